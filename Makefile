@@ -1,0 +1,55 @@
+# Edgefleet. `make run` needs Go >= 1.26, make, git and a C compiler; nothing else.
+SHELL := /bin/bash
+BIN := bin
+COMMANDS := controlplane fleetctl edgenode edgesupervisor devfleet
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -X github.com/edgefleet/edgefleet/observability.Version=$(VERSION)
+PKG_controlplane := ./controlplane/cmd/controlplane
+PKG_fleetctl := ./controlplane/cmd/fleetctl
+PKG_edgenode := ./edgenode/cmd/edgenode
+PKG_edgesupervisor := ./edgenode/cmd/edgesupervisor
+PKG_devfleet := ./deploy/cmd/devfleet
+
+.DEFAULT_GOAL := help
+.PHONY: help run build check test race fuzz generate tidy clean $(COMMANDS)
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+run: build ## start a whole fleet on this machine, play the story, leave it running
+	$(BIN)/devfleet up
+
+build: $(COMMANDS) $(BIN)/pebble ## build every binary into bin/
+
+$(COMMANDS):
+	@mkdir -p $(BIN)
+	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/$@ $(PKG_$@)
+
+$(BIN)/pebble: go.mod
+	@mkdir -p $(BIN)
+	go build -trimpath -o $@ github.com/letsencrypt/pebble/v2/cmd/pebble
+
+test: build ## run every test
+	go test ./...
+
+race: build ## run every test under the race detector
+	go test -race ./...
+
+check: ## vet, lint, and look for drift in generated files
+	go vet ./...
+	cd tools/lint && go build -o ../../.tools/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	.tools/golangci-lint run ./...
+
+fuzz: ## fuzz every decoder of untrusted bytes for 20 s each
+	@go list ./... | while read -r p; do for f in $$(go test -list '^Fuzz' $$p | grep ^Fuzz); do \
+		echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime 20s $$p || exit 1; done; done
+
+generate: ## regenerate committed files (OpenAPI)
+	go generate ./...
+
+tidy: ## tidy go.mod and format
+	go mod tidy
+	gofmt -w $$(git ls-files '*.go')
+
+clean: ## remove what was built
+	rm -rf $(BIN) .tools .devfleet

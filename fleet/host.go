@@ -1,0 +1,179 @@
+package fleet
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Mode is what an edge does with requests that it judges malicious (mild to strict).
+type Mode string
+
+// The filtering modes of a host.
+const (
+	// ModeOff: no analysis.
+	ModeOff Mode = "off"
+	// ModeMonitoring: analyse and report, never block.
+	ModeMonitoring Mode = "monitoring"
+	// ModeBlock: analyse, report and block.
+	ModeBlock Mode = "block"
+)
+
+// Modes lists the filtering modes from mild to strict.
+var Modes = []Mode{ModeOff, ModeMonitoring, ModeBlock}
+
+// Validate reports whether m is one of Modes.
+func (m Mode) Validate() error {
+	if !slices.Contains(Modes, m) {
+		return Invalid("mode", "%q is not a mode: use off, monitoring or block", string(m))
+	}
+	return nil
+}
+
+// Host is a protected host name.
+type Host struct {
+	Name     HostName     `json:"name"`
+	Tenant   TenantID     `json:"tenant"`
+	Spec     HostSpec     `json:"spec"`
+	Desired  HostDesired  `json:"desired"`
+	Observed HostObserved `json:"observed"`
+	Meta
+}
+
+// HostSpec is what people decide about a host.
+type HostSpec struct {
+	Origins []Origin `json:"origins"`
+	Mode    Mode     `json:"mode"`
+	// Regions restricts the nodes that serve the host; empty means all of the tenant's group.
+	Regions []RegionName `json:"regions,omitempty"`
+}
+
+// HostDesired is what the control plane assigned to a host.
+type HostDesired struct {
+	// Label is the unguessable DNS label below the edge zone; it is never issued twice.
+	Label string `json:"label"`
+}
+
+// HostPhase is where a host stands on its way from a name to HTTPS.
+type HostPhase string
+
+// The phases of a host, in order.
+const (
+	PhaseClaimed    HostPhase = "claimed"
+	PhasePendingDNS HostPhase = "pending_dns"
+	PhaseOrdering   HostPhase = "ordering"
+	PhaseDeploying  HostPhase = "deploying"
+	PhaseActive     HostPhase = "active"
+)
+
+// HostStatus rolls the three conditions up to one word.
+type HostStatus string
+
+// The roll-up of a host's conditions.
+const (
+	StatusPending   HostStatus = "pending"
+	StatusActive    HostStatus = "active"
+	StatusAttention HostStatus = "attention"
+	StatusFailed    HostStatus = "failed"
+)
+
+// ConditionState is the state of one condition of a host.
+type ConditionState string
+
+// The states of a condition.
+const (
+	ConditionUnknown ConditionState = "unknown"
+	ConditionWaiting ConditionState = "waiting"
+	ConditionTrue    ConditionState = "true"
+	ConditionFalse   ConditionState = "false"
+)
+
+// Condition says how one aspect of a host stands, and who has to do what.
+type Condition struct {
+	State ConditionState `json:"state"`
+	// Reason is a stable code such as DNS_MISSING; empty when the state is true.
+	Reason string `json:"reason,omitempty"`
+	// Message says what is seen and what is wanted.
+	Message string `json:"message,omitempty"`
+	// Action says who must do what next.
+	Action    string    `json:"action,omitempty"`
+	Since     time.Time `json:"since"`
+	NextCheck time.Time `json:"next_check,omitzero"`
+}
+
+// HostObserved is what the leader learned about a host from DNS, the CA and the nodes.
+type HostObserved struct {
+	Phase       HostPhase  `json:"phase"`
+	Status      HostStatus `json:"status"`
+	Ownership   Condition  `json:"ownership"`
+	Certificate Condition  `json:"certificate"`
+	Routing     Condition  `json:"routing"`
+	// Challenge is the challenge type the DNS records allow: dns-01 or http-01.
+	Challenge ChallengeType `json:"challenge,omitempty"`
+}
+
+// Record is a DNS record that a customer is asked to set.
+type Record struct {
+	// Purpose is certificate or traffic.
+	Purpose string `json:"purpose"`
+	Name    string `json:"name"`
+	Type    string `json:"type"`
+	Value   string `json:"value"`
+}
+
+// Records are the DNS records for h below the edge zone.
+func (h Host) Records(zone HostName) []Record {
+	return []Record{
+		{Purpose: "certificate", Name: "_acme-challenge." + string(h.Name), Type: "CNAME", Value: h.DCVName(zone)},
+		{Purpose: "traffic", Name: string(h.Name), Type: "CNAME", Value: h.TrafficName(zone)},
+	}
+}
+
+// DCVName is where h's _acme-challenge CNAME points (domain control validation).
+func (h Host) DCVName(zone HostName) string { return h.Desired.Label + ".dcv." + string(zone) }
+
+// TrafficName is where h's own CNAME points.
+func (h Host) TrafficName(zone HostName) string { return h.Desired.Label + "." + string(zone) }
+
+// Validate checks the invariants of h that need nothing but h itself.
+func (h Host) Validate() error {
+	if name, err := ParseHostName(string(h.Name)); err != nil || name != h.Name {
+		return err
+	}
+	if err := ValidateID("tenant", h.Tenant); err != nil {
+		return err
+	}
+	if err := h.Spec.Mode.Validate(); err != nil {
+		return err
+	}
+	if n := len(h.Spec.Origins); n == 0 || n > MaxOriginsPerHost {
+		return Invalid("origins", "host %s has %d origins: give 1 to %d, for example --origin https://203.0.113.10", h.Name, n, MaxOriginsPerHost)
+	}
+	for _, r := range h.Spec.Regions {
+		if err := ValidateID("region", r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CheckOrigins refuses origins that CheckOriginAddr refuses (literal addresses), that lie below the edge zone, or that
+// name the host itself.
+func (h Host) CheckOrigins(zone HostName, allowed []netip.Prefix, own []netip.Addr) error {
+	for _, o := range h.Spec.Origins {
+		e, err := o.Parse()
+		if err != nil {
+			return err
+		}
+		if a, err := netip.ParseAddr(e.Host); err == nil {
+			if err := CheckOriginAddr(a, allowed, own); err != nil {
+				return err
+			}
+			continue
+		}
+		if n := HostName(e.Host); n.Within(zone) || n == h.Name {
+			return Invalid("origin", "origin %s leads back to the edge: give the name or address of your own server", o.URL)
+		}
+	}
+	return nil
+}

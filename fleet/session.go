@@ -1,0 +1,199 @@
+package fleet
+
+import (
+	"encoding/json"
+	"net/netip"
+	"time"
+)
+
+// HeadSubject and the subjects below are the NATS subjects of a node's session. A node may publish and subscribe on its own only; the members' authenticator
+// maps the certificate's SPIFFE ID to exactly these.
+func (n NodeID) HeadSubject() string { return "hd.node." + string(n) }
+
+// HeadSubject carries the heads that all nodes of a group share.
+func (g GroupName) HeadSubject() string { return "hd.group." + string(g) }
+
+// ReportSubject carries a node's Report.
+func (n NodeID) ReportSubject() string { return "st." + string(n) }
+
+// PollSubject is a request for the node's HeadSet.
+func (n NodeID) PollSubject() string { return "poll." + string(n) }
+
+// EventSubject is in the JetStream stream of events.
+func (n NodeID) EventSubject() string { return "ev." + string(n) }
+
+// AckSubject carries EventAck from members to the node.
+func (n NodeID) AckSubject() string { return "ack." + string(n) }
+
+// InboxPrefix is the prefix of the node's reply subjects.
+func (n NodeID) InboxPrefix() string { return "_INBOX_" + string(n) }
+
+// BlobSubject is a request for a chunk of a blob, answered by any one member.
+func BlobSubject(d Digest) string { return "blob." + d.Hex() }
+
+// BlobChunkBytes is the largest chunk of a blob in one NATS message.
+const BlobChunkBytes = 256 << 10
+
+// BlobRequest asks for one chunk.
+type BlobRequest struct {
+	Offset int64 `json:"offset"`
+}
+
+// BlobHeader names the headers of a blob reply: total size, or an error kind.
+const (
+	BlobSizeHeader  = "Blob-Size"
+	BlobErrorHeader = "Blob-Error"
+)
+
+// SignedHead is an encoded head and its signature; package head makes and checks it.
+type SignedHead struct {
+	// Head is the exact JSON that was signed.
+	Head json.RawMessage `json:"head"`
+	// KeyID is the first 8 bytes of the SHA-256 of the public key, hex.
+	KeyID     string `json:"key_id"`
+	Signature []byte `json:"signature"`
+}
+
+// KeyEnvelope is a group key sealed to one node with HPKE (RFC 9180). Info is "edgefleet group key" and the
+// node, group and epoch, so that an envelope opens for its node only.
+type KeyEnvelope struct {
+	Group GroupName `json:"group"`
+	Epoch uint64    `json:"epoch"`
+	// Enc is the encapsulated key, Ciphertext the sealed 32-byte group key.
+	Enc        []byte `json:"enc"`
+	Ciphertext []byte `json:"ciphertext"`
+}
+
+// HeadSet answers a poll: all heads of the node, the group key, and where the members are now.
+type HeadSet struct {
+	Heads    []SignedHead `json:"heads"`
+	Envelope *KeyEnvelope `json:"envelope,omitempty"`
+	Members  []Endpoints  `json:"members,omitempty"`
+}
+
+// Endpoints are the addresses of one member that a node uses.
+type Endpoints struct {
+	Member MemberID `json:"member"`
+	API    string   `json:"api"`
+	NATS   string   `json:"nats"`
+}
+
+// Report is a node's heartbeat, with its ACKs and NACKs. It carries no request data.
+type Report struct {
+	Node NodeID `json:"node"`
+	// Boot names this life of the node: a random id made at supervisor start.
+	Boot string `json:"boot"`
+	// Sent is the node's clock.
+	Sent     time.Time    `json:"sent"`
+	Software string       `json:"software"`
+	Serving  bool         `json:"serving"`
+	Heads    []HeadReport `json:"heads"`
+	// Counters are totals since boot, by tenant.
+	Counters []TenantCounters `json:"counters,omitempty"`
+}
+
+// TenantCounters is the traffic of one tenant on one node since its boot.
+type TenantCounters struct {
+	Tenant   TenantID `json:"tenant"`
+	Requests uint64   `json:"requests"`
+	Detected uint64   `json:"detected"`
+	Blocked  uint64   `json:"blocked"`
+	Dropped  uint64   `json:"dropped"`
+}
+
+// EventAck says that one member holds all events of a node's boot up to Through in its synced store. A node
+// releases an event when a majority of Voters said so.
+type EventAck struct {
+	Member  MemberID `json:"member"`
+	Voters  int      `json:"voters"`
+	Boot    string   `json:"boot"`
+	Through uint64   `json:"through"`
+}
+
+// EnrolRequest exchanges a join token for an identity.
+type EnrolRequest struct {
+	Token string `json:"token"`
+	// Node is the id that the node would like; empty lets the control plane choose.
+	Node NodeID `json:"node,omitempty"`
+	// CSR is PEM; only its public key is used.
+	CSR string `json:"csr"`
+	// HPKE is the node's public HPKE key.
+	HPKE      []byte       `json:"hpke"`
+	Addresses []netip.Addr `json:"addresses"`
+	// Sent is the node's clock; a difference over MaxClockSkew is refused.
+	Sent time.Time `json:"sent"`
+}
+
+// RenewRequest exchanges a new CSR for a new certificate; the connection proves the old identity.
+type RenewRequest struct {
+	CSR string `json:"csr"`
+}
+
+// EnrolResponse is a node's identity and what it must trust.
+type EnrolResponse struct {
+	Node    NodeID     `json:"node"`
+	Group   GroupName  `json:"group"`
+	Region  RegionName `json:"region"`
+	Cluster ClusterID  `json:"cluster"`
+	// Incarnation is the cluster's at enrolment.
+	Incarnation uint64 `json:"incarnation"`
+	// Certificate is PEM, valid for 24 hours.
+	Certificate string `json:"certificate"`
+	// MemberCA verifies members' NATS servers, APICA their API, PEM.
+	MemberCA string `json:"member_ca"`
+	APICA    string `json:"api_ca"`
+	// HeadKeys verify heads; RecoveryKey is pinned for a later incarnation.
+	HeadKeys    [][]byte    `json:"head_keys"`
+	RecoveryKey []byte      `json:"recovery_key"`
+	Members     []Endpoints `json:"members"`
+}
+
+// ConfigBundle is one tenant's hosts as nodes need them.
+type ConfigBundle struct {
+	Tenant         TenantID       `json:"tenant"`
+	AllowedOrigins []netip.Prefix `json:"allowed_origins,omitempty"`
+	Hosts          []HostConfig   `json:"hosts"`
+}
+
+// HostConfig is one host as nodes need it.
+type HostConfig struct {
+	Name    HostName     `json:"name"`
+	Origins []Origin     `json:"origins"`
+	Mode    Mode         `json:"mode"`
+	Regions []RegionName `json:"regions,omitempty"`
+}
+
+// RulesetBundle is one tenant's rules.
+type RulesetBundle struct {
+	Tenant TenantID     `json:"tenant"`
+	Rules  []BundleRule `json:"rules"`
+}
+
+// BundleRule is one rule in a bundle.
+type BundleRule struct {
+	ID   RuleID   `json:"id"`
+	Spec RuleSpec `json:"spec"`
+}
+
+// CertsBundle is one tenant's certificates and pending HTTP-01 answers.
+type CertsBundle struct {
+	Tenant       TenantID          `json:"tenant"`
+	Certificates []BundleCert      `json:"certificates,omitempty"`
+	Challenges   []BundleChallenge `json:"challenges,omitempty"`
+}
+
+// BundleCert is one certificate whose key is sealed by the group key.
+type BundleCert struct {
+	Host       HostName `json:"host"`
+	Generation uint64   `json:"generation"`
+	SPKI       string   `json:"spki"`
+	Chain      string   `json:"chain"`
+	Key        Sealed   `json:"key"`
+}
+
+// BundleChallenge is one HTTP-01 answer.
+type BundleChallenge struct {
+	Host     HostName `json:"host"`
+	Token    string   `json:"token"`
+	Response string   `json:"response"`
+}

@@ -57,10 +57,6 @@ type Order struct {
 	Generation uint64        `json:"generation"`
 	Challenge  ChallengeType `json:"challenge"`
 	State      OrderState    `json:"state"`
-	// Key is the private key (PKCS #8 DER), sealed by the KEK with additional data KeyAAD.
-	Key Sealed `json:"-"`
-	// CSR is the certificate signing request, DER.
-	CSR []byte `json:"-"`
 	// Attempts counts failed attempts; NextAttempt is when the next may begin.
 	Attempts    int       `json:"attempts"`
 	NextAttempt time.Time `json:"next_attempt"`
@@ -76,8 +72,6 @@ type Certificate struct {
 	Generation uint64   `json:"generation"`
 	// Chain is PEM, leaf first.
 	Chain string `json:"chain"`
-	// Key is the private key as in Order.
-	Key Sealed `json:"-"`
 	// SPKI is the SHA-256 of the subject public key info, hex.
 	SPKI      string    `json:"spki"`
 	Serial    string    `json:"serial"`

@@ -34,8 +34,6 @@ type Cluster struct {
 	RecoveryKey []byte `json:"recovery_key"`
 	// AuditKey is the Ed25519 public key that signs audit checkpoints.
 	AuditKey []byte `json:"audit_key"`
-	// Secrets are the cluster's own private keys, sealed by the KEK, by name.
-	Secrets map[SecretName]Sealed `json:"-"`
 	Meta
 }
 

@@ -109,7 +109,6 @@ type JoinToken struct {
 	Kind   JoinKind   `json:"kind"`
 	Group  GroupName  `json:"group,omitempty"`
 	Region RegionName `json:"region,omitempty"`
-	Hash   []byte     `json:"-"`
 	// ExpiresAt is 15 minutes after creation unless the operator asked for less.
 	ExpiresAt time.Time `json:"expires_at"`
 	// UsedBy is the node or member that consumed it.

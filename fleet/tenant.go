@@ -84,8 +84,6 @@ type Token struct {
 	Tenant TenantID `json:"tenant,omitempty"`
 	// Comment says what the token is for.
 	Comment string `json:"comment,omitempty"`
-	// Hash is the SHA-256 of the secret.
-	Hash []byte `json:"-"`
 	Meta
 }
 
@@ -105,9 +103,6 @@ func (t Token) Validate() error {
 		}
 	default:
 		return Invalid("role", "%q is not a role: use operator or tenant", string(t.Role))
-	}
-	if len(t.Hash) != 32 {
-		return Invalid("hash", "a token hash has 32 bytes")
 	}
 	return nil
 }

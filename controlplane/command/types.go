@@ -1,0 +1,95 @@
+package command
+
+import "fmt"
+
+// Type numbers the commands. Append only.
+type Type uint16
+
+// The commands.
+const (
+	TypeClusterInit Type = iota + 1
+	TypeMemberPut
+	TypeMemberRemove
+	TypeGroupPut
+	TypeTenantPut
+	TypeTenantDelete
+	TypeTokenPut
+	TypeTokenDelete
+	TypeHostPut
+	TypeHostDelete
+	TypeHostObserve
+	TypeRulePut
+	TypeRuleDelete
+	TypeJoinTokenPut
+	TypeNodeEnrol
+	TypeNodeRenew
+	TypeNodePut
+	TypeNodeRevoke
+	TypeNodesReport
+	TypeHeadsAdvance
+	TypeChallengePut
+	TypeChallengeDelete
+	TypeOrderPut
+	TypeCertificateCommit
+	TypeEntryPut
+	TypeEntryDelete
+)
+
+var names = map[Type]string{
+	TypeClusterInit: "cluster_init", TypeMemberPut: "member_put", TypeMemberRemove: "member_remove", TypeGroupPut: "group_put",
+	TypeTenantPut: "tenant_put", TypeTenantDelete: "tenant_delete", TypeTokenPut: "token_put", TypeTokenDelete: "token_delete",
+	TypeHostPut: "host_put", TypeHostDelete: "host_delete", TypeHostObserve: "host_observe",
+	TypeRulePut: "rule_put", TypeRuleDelete: "rule_delete", TypeJoinTokenPut: "join_token_put",
+	TypeNodeEnrol: "node_enrol", TypeNodeRenew: "node_renew", TypeNodePut: "node_put", TypeNodeRevoke: "node_revoke",
+	TypeNodesReport: "nodes_report", TypeHeadsAdvance: "heads_advance",
+	TypeChallengePut: "challenge_put", TypeChallengeDelete: "challenge_delete",
+	TypeOrderPut: "order_put", TypeCertificateCommit: "certificate_commit",
+	TypeEntryPut: "entry_put", TypeEntryDelete: "entry_delete",
+}
+
+// String is the command's stable name, as it stands in the audit log.
+func (t Type) String() string {
+	if n, ok := names[t]; ok {
+		return n
+	}
+	return fmt.Sprintf("command_%d", uint16(t))
+}
+
+// Types lists every command, in order.
+func Types() []Type {
+	ts := make([]Type, 0, len(bodies))
+	for t := TypeClusterInit; int(t) <= len(bodies); t++ {
+		ts = append(ts, t)
+	}
+	return ts
+}
+
+// bodies makes an empty body of each type for decoding.
+var bodies = map[Type]func() Body{
+	TypeClusterInit:       func() Body { return &ClusterInit{} },
+	TypeMemberPut:         func() Body { return &MemberPut{} },
+	TypeMemberRemove:      func() Body { return &MemberRemove{} },
+	TypeGroupPut:          func() Body { return &GroupPut{} },
+	TypeTenantPut:         func() Body { return &TenantPut{} },
+	TypeTenantDelete:      func() Body { return &TenantDelete{} },
+	TypeTokenPut:          func() Body { return &TokenPut{} },
+	TypeTokenDelete:       func() Body { return &TokenDelete{} },
+	TypeHostPut:           func() Body { return &HostPut{} },
+	TypeHostDelete:        func() Body { return &HostDelete{} },
+	TypeHostObserve:       func() Body { return &HostObserve{} },
+	TypeRulePut:           func() Body { return &RulePut{} },
+	TypeRuleDelete:        func() Body { return &RuleDelete{} },
+	TypeJoinTokenPut:      func() Body { return &JoinTokenPut{} },
+	TypeNodeEnrol:         func() Body { return &NodeEnrol{} },
+	TypeNodeRenew:         func() Body { return &NodeRenew{} },
+	TypeNodePut:           func() Body { return &NodePut{} },
+	TypeNodeRevoke:        func() Body { return &NodeRevoke{} },
+	TypeNodesReport:       func() Body { return &NodesReport{} },
+	TypeHeadsAdvance:      func() Body { return &HeadsAdvance{} },
+	TypeChallengePut:      func() Body { return &ChallengePut{} },
+	TypeChallengeDelete:   func() Body { return &ChallengeDelete{} },
+	TypeOrderPut:          func() Body { return &OrderPut{} },
+	TypeCertificateCommit: func() Body { return &CertificateCommit{} },
+	TypeEntryPut:          func() Body { return &EntryPut{} },
+	TypeEntryDelete:       func() Body { return &EntryDelete{} },
+}

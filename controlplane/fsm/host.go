@@ -1,0 +1,157 @@
+package fsm
+
+import (
+	"net/netip"
+
+	"github.com/edgefleet/edgefleet/controlplane/command"
+	"github.com/edgefleet/edgefleet/fleet"
+)
+
+func (p *processor) hostPut(b *command.HostPut) (any, error) {
+	before, exists := p.tx.Host(b.Name)
+	if exists && before.Tenant != b.Tenant {
+		if !b.Create {
+			return nil, fleet.NewError(fleet.ErrNotFound, "host", "host %s does not exist", b.Name)
+		}
+		return nil, claimedElsewhere(b.Name)
+	}
+	if err := check(b.Put, exists, before.Meta, "host "+string(b.Name)); err != nil {
+		return nil, err
+	}
+	tenant, ok := p.tx.Tenant(b.Tenant)
+	if !ok {
+		return nil, fleet.NewError(fleet.ErrNotFound, "tenant", "tenant %s does not exist", b.Tenant)
+	}
+	h := fleet.Host{Name: b.Name, Tenant: b.Tenant, Spec: b.Spec, Desired: before.Desired, Observed: before.Observed, Meta: p.meta(before.Meta)}
+	if !exists {
+		if err := p.claim(&h, b.Label); err != nil {
+			return nil, err
+		}
+	}
+	if err := h.Validate(); err != nil {
+		return nil, err
+	}
+	cluster, _ := p.tx.Cluster()
+	if h.Name.Within(cluster.Zone) {
+		return nil, fleet.Invalid("host", "%s lies in the edge zone %s, which belongs to the edge itself: protect your own name", h.Name, cluster.Zone)
+	}
+	if err := h.CheckOrigins(cluster.Zone, tenant.Spec.AllowedOrigins, p.edgeAddresses()); err != nil {
+		return nil, err
+	}
+	p.tx.PutHost(h)
+	return h, p.audit(b, "host/"+string(h.Name), h.Tenant, orNil(before, exists), h)
+}
+
+// claim checks that the tenant may claim the name and fills in what a new host starts with.
+func (p *processor) claim(h *fleet.Host, label string) error {
+	for _, child := range p.tx.HostsBelow(h.Name) {
+		if child.Tenant != h.Tenant {
+			return claimedElsewhere(h.Name)
+		}
+	}
+	if n := len(p.tx.HostsOf(h.Tenant)); n >= fleet.MaxHostsPerTenant {
+		return fleet.NewError(fleet.ErrTooLarge, "hosts", "tenant %s has %d hosts; the limit is %d", h.Tenant, n, fleet.MaxHostsPerTenant)
+	}
+	if err := fleet.ValidateID("label", label); err != nil {
+		return err
+	}
+	if _, taken := p.tx.Label(label); taken {
+		return fleet.NewError(fleet.ErrConflict, "label", "label %s was issued before", label)
+	}
+	p.tx.PutLabel(fleet.Label{Label: label, Host: h.Name})
+	h.Desired.Label = label
+	waiting := fleet.Condition{State: fleet.ConditionUnknown, Since: p.header.Time, NextCheck: p.header.Time}
+	h.Observed = fleet.HostObserved{Phase: fleet.PhaseClaimed, Status: fleet.StatusPending, Ownership: waiting, Certificate: waiting, Routing: waiting}
+	return nil
+}
+
+// claimedElsewhere never names the other tenant.
+func claimedElsewhere(n fleet.HostName) error {
+	return fleet.NewError(fleet.ErrConflict, "host", "CLAIMED_ELSEWHERE: %s, or a name below it, is protected already by another account; if it is yours, contact support with proof of ownership", n)
+}
+
+func (p *processor) edgeAddresses() []netip.Addr {
+	var own []netip.Addr
+	for _, n := range p.tx.Nodes() {
+		own = append(own, n.Spec.Addresses...)
+	}
+	return own
+}
+
+func (p *processor) hostDelete(b *command.HostDelete) error {
+	before, ok := p.tx.Host(b.Name)
+	ok = ok && before.Tenant == b.Tenant
+	if err := check(command.Put{IfRevision: b.IfRevision}, ok, before.Meta, "host "+string(b.Name)); err != nil {
+		return err
+	}
+	p.tx.DeleteHost(b.Name)
+	return p.audit(b, "host/"+string(b.Name), b.Tenant, before, nil)
+}
+
+func (p *processor) hostObserve(b *command.HostObserve) (any, error) {
+	h, ok := p.tx.Host(b.Name)
+	if !ok || h.Tenant != b.Tenant {
+		return nil, fleet.NewError(fleet.ErrNotFound, "host", "host %s does not exist", b.Name)
+	}
+	h.Observed = b.Observed
+	p.tx.PutHost(h)
+	return h, nil
+}
+
+func (p *processor) challengePut(b *command.ChallengePut) error {
+	c := b.Challenge
+	h, ok := p.tx.Host(c.Host)
+	if !ok {
+		return fleet.NewError(fleet.ErrNotFound, "host", "host %s does not exist", c.Host)
+	}
+	c.Tenant, c.CreatedAt = h.Tenant, p.header.Time
+	p.tx.PutChallenge(c)
+	return p.audit(b, "challenge/"+string(c.Host), c.Tenant, nil, nil)
+}
+
+func (p *processor) challengeDelete(b *command.ChallengeDelete) error {
+	h, _ := p.tx.Host(b.Host)
+	p.tx.DeleteChallenge(b.Host, b.Via, b.Token)
+	return p.audit(b, "challenge/"+string(b.Host), h.Tenant, nil, nil)
+}
+
+func (p *processor) orderPut(b *command.OrderPut) (any, error) {
+	o := b.Order
+	before, ok := p.tx.Order(o.ID)
+	if err := check(b.Put, ok, before.Meta, "order "+string(o.ID)); err != nil {
+		return nil, err
+	}
+	h, exists := p.tx.Host(o.Host)
+	if !exists || h.Tenant != o.Tenant {
+		return nil, fleet.NewError(fleet.ErrNotFound, "host", "host %s does not exist", o.Host)
+	}
+	for _, other := range p.tx.OrdersOf(o.Host) {
+		if !ok && other.State == fleet.OrderQueued {
+			return nil, fleet.NewError(fleet.ErrConflict, "order", "host %s has the order %s under way", o.Host, other.ID)
+		}
+	}
+	o.Meta = p.meta(before.Meta)
+	p.tx.PutOrder(o)
+	return o.Order, p.audit(b, "order/"+string(o.ID), o.Tenant, orNil(before.Order, ok), o.Order)
+}
+
+func (p *processor) certificateCommit(b *command.CertificateCommit) (any, error) {
+	o, ok := p.tx.Order(b.Order)
+	if !ok || o.State != fleet.OrderQueued {
+		return nil, fleet.NewError(fleet.ErrConflict, "order", "order %s is not under way", b.Order)
+	}
+	c := b.Certificate
+	if c.Host != o.Host || c.Tenant != o.Tenant || c.Generation != o.Generation || c.SPKI != o.SPKI {
+		return nil, fleet.NewError(fleet.ErrConflict, "certificate", "certificate does not belong to order %s of %s", o.ID, o.Host)
+	}
+	before, had := p.tx.Certificate(c.Host)
+	if had && before.Generation >= c.Generation {
+		return nil, fleet.NewError(fleet.ErrStale, "certificate", "host %s has certificate generation %d already", c.Host, before.Generation)
+	}
+	c.Key, c.Meta = o.Key, p.meta(before.Meta)
+	p.tx.PutCertificate(c)
+	for _, old := range p.tx.OrdersOf(c.Host) {
+		p.tx.DeleteOrder(old.ID) // the certificate is the record of a finished order
+	}
+	return c.Certificate, p.audit(b, "certificate/"+string(c.Host), c.Tenant, orNil(before.Certificate, had), c.Certificate)
+}

@@ -1,0 +1,257 @@
+// Package state holds the replicated state in memory: go-memdb tables of the domain's objects, immutable read views,
+// watch channels, and the snapshot format.
+//
+// It owns storage and nothing of the meaning: which change is allowed is decided by package fsm, the only writer.
+// It has no clock and does no I/O but for the reader and writer of a snapshot that it is given.
+package state
+
+import (
+	"fmt"
+
+	"github.com/hashicorp/go-memdb"
+
+	"github.com/edgefleet/edgefleet/fleet"
+)
+
+// Store is the state of one member.
+type Store struct {
+	db *memdb.MemDB
+}
+
+// applied is the row that says up to which log index the state is.
+type applied struct {
+	ID    string `json:"id"`
+	Index uint64 `json:"index"`
+}
+
+// AuditHead is the end of the audit chain.
+type AuditHead struct {
+	Seq  uint64 `json:"seq"`
+	Hash string `json:"hash"`
+}
+
+// New makes an empty state.
+func New() *Store {
+	db, err := memdb.NewMemDB(schema())
+	if err != nil {
+		panic(fmt.Sprintf("state: schema: %v", err)) // the schema is a constant of this package
+	}
+	return &Store{db: db}
+}
+
+// Read returns an immutable view of the state as it is now.
+func (s *Store) Read() *View { return &View{txn: s.db.Txn(false)} }
+
+// Write starts the only write transaction; the caller ends it with Commit or Abort.
+func (s *Store) Write() *Tx { return &Tx{View{txn: s.db.Txn(true)}} }
+
+// Watch returns a channel that is closed when one of the tables changes.
+func (s *Store) Watch(tables ...Table) memdb.WatchSet {
+	txn := s.db.Txn(false)
+	defer txn.Abort()
+	ws := memdb.NewWatchSet()
+	for _, t := range tables {
+		it, err := txn.Get(string(t), indexID)
+		if err != nil {
+			panic(fmt.Sprintf("state: watch %s: %v", t, err))
+		}
+		ws.Add(it.WatchCh())
+	}
+	return ws
+}
+
+// Table names a table.
+type Table string
+
+// The tables.
+const (
+	Applied      Table = "applied"
+	Clusters     Table = "cluster"
+	Members      Table = "members"
+	Groups       Table = "groups"
+	Tenants      Table = "tenants"
+	Tokens       Table = "tokens"
+	Hosts        Table = "hosts"
+	Labels       Table = "labels"
+	Rules        Table = "rules"
+	JoinTokens   Table = "join_tokens"
+	Nodes        Table = "nodes"
+	Heads        Table = "heads"
+	Challenges   Table = "challenges"
+	Orders       Table = "orders"
+	Certificates Table = "certificates"
+	Entries      Table = "entries"
+	Audit        Table = "audit"
+)
+
+const (
+	indexID     = "id"
+	indexTenant = "tenant"
+	indexHost   = "host"
+)
+
+func table(t Table, id memdb.Indexer, more ...*memdb.IndexSchema) *memdb.TableSchema {
+	s := &memdb.TableSchema{Name: string(t), Indexes: map[string]*memdb.IndexSchema{
+		indexID: {Name: indexID, Unique: true, Indexer: id},
+	}}
+	for _, m := range more {
+		s.Indexes[m.Name] = m
+	}
+	return s
+}
+
+func field(name string) memdb.Indexer { return &memdb.StringFieldIndex{Field: name} }
+
+func by(index, name string) *memdb.IndexSchema {
+	return &memdb.IndexSchema{Name: index, Indexer: field(name), AllowMissing: true}
+}
+
+func compound(names ...string) memdb.Indexer {
+	c := &memdb.CompoundIndex{}
+	for _, n := range names {
+		c.Indexes = append(c.Indexes, field(n))
+	}
+	return c
+}
+
+func schema() *memdb.DBSchema {
+	s := &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{}}
+	for _, t := range []*memdb.TableSchema{
+		table(Applied, field("ID")),
+		table(Clusters, field("ID")),
+		table(Members, field("ID")),
+		table(Groups, field("Name")),
+		table(Tenants, field("ID")),
+		table(Tokens, field("ID"), by(indexTenant, "Tenant")),
+		table(Hosts, field("Name"), by(indexTenant, "Tenant")),
+		table(Labels, field("Label")),
+		table(Rules, field("ID"), by(indexTenant, "Tenant")),
+		table(JoinTokens, field("ID")),
+		table(Nodes, field("ID")),
+		table(Heads, compound("Group", "Kind")),
+		table(Challenges, compound("Host", "Type", "Token")),
+		table(Orders, field("ID"), by(indexHost, "Host")),
+		table(Certificates, field("Host")),
+		table(Entries, field("Key")),
+		table(Audit, &memdb.UintFieldIndex{Field: "Seq"}),
+	} {
+		s.Tables[t.Name] = t
+	}
+	return s
+}
+
+// Tx is the write transaction of one log entry. Everything read through it includes what it wrote.
+type Tx struct{ View }
+
+// Commit makes the writes visible, all at once.
+func (t *Tx) Commit() { t.txn.Commit() }
+
+// Abort drops the writes.
+func (t *Tx) Abort() { t.txn.Abort() }
+
+// SetIndex records the log index that this transaction belongs to.
+func (t *Tx) SetIndex(i uint64) { put(t, Applied, applied{ID: "applied", Index: i}) }
+
+func put[T any](t *Tx, table Table, v T) {
+	if err := t.txn.Insert(string(table), &v); err != nil {
+		panic(fmt.Sprintf("state: insert into %s: %v", table, err)) // rows are validated before: a programmer's error
+	}
+}
+
+func del(t *Tx, table Table, index string, args ...any) {
+	if _, err := t.txn.DeleteAll(string(table), index, args...); err != nil {
+		panic(fmt.Sprintf("state: delete from %s: %v", table, err))
+	}
+}
+
+// The writers below insert or replace one object. They check nothing.
+
+// PutCluster stores the cluster.
+func (t *Tx) PutCluster(c fleet.ClusterRecord) { put(t, Clusters, c) }
+
+// PutMember stores a member.
+func (t *Tx) PutMember(m fleet.Member) { put(t, Members, m) }
+
+// PutGroup stores a node group.
+func (t *Tx) PutGroup(g fleet.Group) { put(t, Groups, g) }
+
+// PutTenant stores a tenant.
+func (t *Tx) PutTenant(v fleet.Tenant) { put(t, Tenants, v) }
+
+// PutToken stores an API token.
+func (t *Tx) PutToken(v fleet.TokenRecord) { put(t, Tokens, v) }
+
+// PutHost stores a host.
+func (t *Tx) PutHost(h fleet.Host) { put(t, Hosts, h) }
+
+// PutLabel stores an issued label.
+func (t *Tx) PutLabel(l fleet.Label) { put(t, Labels, l) }
+
+// PutRule stores a rule.
+func (t *Tx) PutRule(r fleet.Rule) { put(t, Rules, r) }
+
+// PutJoinToken stores a join token.
+func (t *Tx) PutJoinToken(j fleet.JoinTokenRecord) { put(t, JoinTokens, j) }
+
+// PutNode stores a node.
+func (t *Tx) PutNode(n fleet.Node) { put(t, Nodes, n) }
+
+// PutHead stores a group's head.
+func (t *Tx) PutHead(h fleet.GroupHead) { put(t, Heads, h) }
+
+// PutChallenge stores a pending challenge.
+func (t *Tx) PutChallenge(c fleet.Challenge) { put(t, Challenges, c) }
+
+// PutOrder stores an order.
+func (t *Tx) PutOrder(o fleet.OrderRecord) { put(t, Orders, o) }
+
+// PutCertificate stores a host's certificate.
+func (t *Tx) PutCertificate(c fleet.CertificateRecord) { put(t, Certificates, c) }
+
+// PutEntry stores a key-value entry.
+func (t *Tx) PutEntry(e fleet.Entry) { put(t, Entries, e) }
+
+// PutAudit appends an audit entry.
+func (t *Tx) PutAudit(e fleet.AuditEntry) { put(t, Audit, e) }
+
+// DeleteMember removes a member.
+func (t *Tx) DeleteMember(id fleet.MemberID) { del(t, Members, indexID, string(id)) }
+
+// DeleteTenant removes a tenant with its tokens and rules.
+func (t *Tx) DeleteTenant(id fleet.TenantID) {
+	del(t, Tenants, indexID, string(id))
+	del(t, Tokens, indexTenant, string(id))
+	del(t, Rules, indexTenant, string(id))
+}
+
+// DeleteToken removes an API token.
+func (t *Tx) DeleteToken(id fleet.TokenID) { del(t, Tokens, indexID, string(id)) }
+
+// DeleteHost removes a host with its certificate, orders and challenges.
+func (t *Tx) DeleteHost(name fleet.HostName) {
+	del(t, Hosts, indexID, string(name))
+	del(t, Certificates, indexID, string(name))
+	del(t, Orders, indexHost, string(name))
+	for _, c := range t.Challenges() {
+		if c.Host == name {
+			t.DeleteChallenge(c.Host, c.Type, c.Token)
+		}
+	}
+}
+
+// DeleteRule removes a rule.
+func (t *Tx) DeleteRule(id fleet.RuleID) { del(t, Rules, indexID, string(id)) }
+
+// DeleteChallenge removes a pending challenge.
+func (t *Tx) DeleteChallenge(h fleet.HostName, ty fleet.ChallengeType, token string) {
+	del(t, Challenges, indexID, string(h), string(ty), token)
+}
+
+// DeleteOrder removes an order.
+func (t *Tx) DeleteOrder(id fleet.OrderID) { del(t, Orders, indexID, string(id)) }
+
+// DeleteEntry removes the entry with that key and all whose keys start with key and a slash.
+func (t *Tx) DeleteEntry(key string) {
+	del(t, Entries, indexID, key)
+	del(t, Entries, indexID+"_prefix", key+"/")
+}

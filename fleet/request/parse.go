@@ -1,21 +1,273 @@
 package request
 
-import "github.com/edgefleet/edgefleet/fleet"
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
 
-// Parse parses in within lim. It never fails: see Problems.
-func Parse(in Input, lim Limits) *Request { return &Request{in: in} }
+	"github.com/edgefleet/edgefleet/fleet"
+)
 
-// At returns the values at p.
-func (r *Request) At(p fleet.Point) []Value { return nil }
+// DefaultLimits bounds parsing where the caller does not.
+var DefaultLimits = Limits{Depth: 24, Values: 4096, ValueBytes: 64 << 10}
 
-// Attribute returns what a rule's condition compares.
-func (r *Request) Attribute(point string) (value string, present bool, err error) { return "", false, nil }
+func (l Limits) orDefault() Limits {
+	if l.Depth <= 0 {
+		l.Depth = DefaultLimits.Depth
+	}
+	if l.Values <= 0 {
+		l.Values = DefaultLimits.Values
+	}
+	if l.ValueBytes <= 0 {
+		l.ValueBytes = DefaultLimits.ValueBytes
+	}
+	return l
+}
 
-// ParsePoint reads a point in its JSON form.
-func ParsePoint(s string) (fleet.Point, error) { return nil, nil }
+// Parse parses in within lim. It never fails: what it leaves out is in Problems. A value over Limits.ValueBytes is
+// kept, but not parsed further.
+func Parse(in Input, lim Limits) *Request {
+	b := &builder{r: &Request{in: in}, lim: lim.orDefault()}
+	b.line()
+	b.headers()
+	b.body()
+	return b.r
+}
 
-// ValidatePoint checks p.
-func ValidatePoint(p fleet.Point) error { return nil }
+// node is a value on its way into the request.
+type node struct {
+	Value
+	// plain is Point without the array elements that number duplicates.
+	plain fleet.Point
+	// media is the content type of the body, set at the point post only.
+	media media
+}
 
-// PointString is the short form of p, such as get.q.
-func PointString(p fleet.Point) string { return "" }
+// child is a node one element below n; it inherits the name if the element has none.
+func (n node) child(raw, value string, element ...string) node {
+	p := slices.Concat(n.Point, fleet.Point{element})
+	plain := p
+	if len(n.plain) != len(n.Point) {
+		plain = slices.Concat(n.plain, fleet.Point{element})
+	}
+	name := n.Name
+	if len(element) == 2 && element[0] != "array" && element[0] != "path" {
+		name = element[1]
+	}
+	return node{Value: Value{Point: p, Name: name, Raw: raw, Value: value}, plain: plain}
+}
+
+// whole says that n is the target, the path or the body itself, whose size the caller bounds.
+func (n node) whole() bool { return len(n.Point) == 1 && len(n.Point[0]) == 1 }
+
+func root(raw, value string, element ...string) node { return node{}.child(raw, value, element...) }
+
+// duplicate numbers n as the i-th value of its name.
+func (n node) duplicate(i int) node {
+	n.Point = slices.Concat(n.Point, fleet.Point{{"array", strconv.Itoa(i)}})
+	return n
+}
+
+type builder struct {
+	r   *Request
+	lim Limits
+}
+
+// add records n and what its content holds. It reports false when the request has no room for more values.
+func (b *builder) add(n node) bool {
+	if len(b.r.values) >= b.lim.Values {
+		b.problem(n.Point[:1], ReasonTooManyValues)
+		return false
+	}
+	if len(n.Point) > b.lim.Depth {
+		b.problem(n.Point[:1], ReasonTooDeep)
+		return false
+	}
+	b.r.values = append(b.r.values, n.Value)
+	b.r.plain = append(b.r.plain, n.plain)
+	if len(n.Value.Value) > b.lim.ValueBytes && !n.whole() {
+		b.problem(n.Point, ReasonTooLong)
+		return true
+	}
+	b.expand(n)
+	return true
+}
+
+// addAll records values that share a parent; a name that occurs more than once is numbered.
+func (b *builder) addAll(nodes []node) {
+	count := map[string]int{}
+	for _, n := range nodes {
+		count[n.Name]++
+	}
+	seen := map[string]int{}
+	for _, n := range nodes {
+		name := n.Name
+		if count[name] > 1 {
+			n = n.duplicate(seen[name])
+			seen[name]++
+		}
+		if !b.add(n) {
+			return
+		}
+	}
+}
+
+// problem records that part of p is missing. A base such as get or post stands for all of its values, so that limits
+// leave a bounded number of problems.
+func (b *builder) problem(p fleet.Point, reason Reason) {
+	if len(p) == 1 && reason != ReasonTooLong {
+		p = fleet.Point{p[0][:1]}
+	}
+	for _, old := range b.r.problems {
+		if old.Reason == reason && equalPoints(old.Point, p) {
+			return
+		}
+	}
+	b.r.problems = append(b.r.problems, Problem{Point: p, Reason: reason})
+}
+
+// line records the points of the request line.
+func (b *builder) line() {
+	path, query := splitTarget(b.r.in.URI)
+	b.r.path, b.r.query = unescape(path, false), query
+	b.add(root(b.r.in.URI, unescape(b.r.in.URI, false), "uri"))
+	b.add(root(path, b.r.path, "path"))
+
+	segments := strings.Split(strings.TrimPrefix(path, "/"), "/")
+	action := segments[len(segments)-1]
+	for i, s := range segments[:len(segments)-1] {
+		if !b.add(root(s, unescape(s, false), "path", strconv.Itoa(i))) {
+			break
+		}
+	}
+	name, ext, dotted := cutLast(action, ".")
+	b.add(root(name, unescape(name, false), "action_name"))
+	if dotted {
+		b.add(root(ext, unescape(ext, false), "action_ext"))
+	}
+	b.addAll(pairs(node{}, "get", query, b.lim.Values))
+}
+
+// headers records every header under its upper-case name.
+func (b *builder) headers() {
+	h := b.r.in.Header
+	names := make([]string, 0, len(h)+1)
+	for name := range h {
+		names = append(names, name)
+	}
+	if b.r.in.Host != "" && len(h["Host"]) == 0 {
+		names = append(names, "Host")
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		values := h[name]
+		if name == "Host" && len(values) == 0 {
+			values = []string{b.r.in.Host}
+		}
+		var nodes []node
+		for _, v := range values[:min(len(values), b.lim.Values+1)] {
+			nodes = append(nodes, root(v, v, "header", strings.ToUpper(name)))
+		}
+		b.addAll(nodes)
+	}
+}
+
+// body records the raw body and what the parser of its content type finds in it.
+func (b *builder) body() {
+	if b.r.in.Truncated {
+		b.problem(fleet.Point{{"post"}}, ReasonTruncated)
+	}
+	if len(b.r.in.Body) == 0 {
+		return
+	}
+	s := string(b.r.in.Body)
+	n := root(s, s, "post")
+	n.media = mediaOf(b.r.in.Header)
+	b.add(n)
+}
+
+// splitTarget separates a request target into path and query; an absolute target loses its scheme and authority.
+func splitTarget(uri string) (path, query string) {
+	if i := strings.Index(uri, "://"); i >= 0 && !strings.HasPrefix(uri, "/") {
+		rest := uri[i+3:]
+		if j := strings.IndexAny(rest, "/?"); j >= 0 {
+			uri = rest[j:]
+		} else {
+			uri = "/"
+		}
+	}
+	path, query, _ = strings.Cut(uri, "?")
+	return path, query
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
+}
+
+// pairs splits name=value pairs joined by & into nodes below parent.
+func pairs(parent node, element, s string, limit int) []node {
+	var nodes []node
+	for pair := range strings.SplitSeq(s, "&") {
+		if pair == "" {
+			continue
+		}
+		name, raw, _ := strings.Cut(pair, "=")
+		nodes = append(nodes, parent.child(raw, unescape(raw, true), element, unescape(name, true)))
+		if len(nodes) > limit {
+			break
+		}
+	}
+	return nodes
+}
+
+// unescape decodes percent-encoding and leaves what is not valid as it is.
+func unescape(s string, form bool) string {
+	if !strings.ContainsAny(s, "%+") {
+		return s
+	}
+	out := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '%' && i+2 < len(s) && isHex(s[i+1]) && isHex(s[i+2]):
+			out = append(out, unhex(s[i+1])<<4|unhex(s[i+2]))
+			i += 2
+		case s[i] == '+' && form:
+			out = append(out, ' ')
+		default:
+			out = append(out, s[i])
+		}
+	}
+	return string(out)
+}
+
+func isHex(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
+}
+
+func unhex(c byte) byte {
+	switch {
+	case c <= '9':
+		return c - '0'
+	case c >= 'a':
+		return c - 'a' + 10
+	}
+	return c - 'A' + 10
+}
+
+// header returns the values of a header whatever its case in the map.
+func header(h http.Header, name string) []string {
+	if v, ok := h[http.CanonicalHeaderKey(name)]; ok {
+		return v
+	}
+	var found []string
+	for k, v := range h {
+		if strings.EqualFold(k, name) {
+			found = append(found, v...)
+		}
+	}
+	return found
+}

@@ -73,6 +73,9 @@ type Request struct {
 	in       Input
 	values   []Value
 	problems []Problem
+	// plain holds the point of each value without the array elements that number duplicates.
+	plain       []fleet.Point
+	path, query string
 }
 
 // Input returns what was parsed.

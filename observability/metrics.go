@@ -30,7 +30,11 @@ type Metric struct {
 func Metrics() []Metric {
 	return slices.Concat(
 		processMetrics,
+		hostMetrics,
+		proxyMetrics,
 		nodeMetrics,
+		spoolMetrics,
+		eventMetrics,
 	)
 }
 
@@ -47,4 +51,43 @@ var nodeMetrics = []Metric{
 	{Name: "edgefleet_node_polls_total", Kind: KindCounter, Unit: "1", Description: "Polls for heads.", Labels: []string{"transport", "result"}},
 	{Name: "edgefleet_node_blobs_total", Kind: KindCounter, Unit: "1", Description: "Blobs fetched from the control plane.", Labels: []string{"transport", "result"}},
 	{Name: "edgefleet_node_identity_expiry_seconds", Kind: KindGauge, Unit: "s", Description: "Time until the node's own certificate ends; negative when it has ended."},
+}
+
+var proxyMetrics = []Metric{
+	{Name: "edgefleet_proxy_requests_total", Kind: KindCounter, Unit: "1", Description: "Requests by class of the answer's status; aborted ones had no answer that the client waited for.", Labels: []string{"class"}},
+	{Name: "edgefleet_proxy_request_seconds", Kind: KindHistogram, Unit: "s", Description: "Time from a request's headers to the end of its answer."},
+	{Name: "edgefleet_proxy_active_requests", Kind: KindGauge, Unit: "1", Description: "Requests and WebSockets in progress."},
+	{Name: "edgefleet_proxy_refused_total", Kind: KindCounter, Unit: "1", Description: "Requests that the edge refused before they reached rules or an origin, by reason.", Labels: []string{"reason"}},
+	{Name: "edgefleet_proxy_blocked_total", Kind: KindCounter, Unit: "1", Description: "Requests that were judged malicious and blocked."},
+	{Name: "edgefleet_proxy_unjudged_total", Kind: KindCounter, Unit: "1", Description: "Requests that were not, or not wholly, judged because the engine failed."},
+	{Name: "edgefleet_proxy_origin_errors_total", Kind: KindCounter, Unit: "1", Description: "Failed attempts to get an answer from an origin, by reason.", Labels: []string{"reason"}},
+	{Name: "edgefleet_proxy_tls_handshake_failures_total", Kind: KindCounter, Unit: "1", Description: "TLS handshakes with clients that failed, by reason.", Labels: []string{"reason"}},
+	{Name: "edgefleet_proxy_panics_total", Kind: KindCounter, Unit: "1", Description: "Panics that were fenced to one request."},
+}
+
+// spoolMetrics are those of an edge node's event spool.
+var spoolMetrics = []Metric{
+	{Name: "edgefleet_spool_events", Kind: KindGauge, Unit: "1", Description: "Events on the node's disk that a majority of members does not hold yet."},
+	{Name: "edgefleet_spool_bytes", Kind: KindGauge, Unit: "By", Description: "Size of the spool on the node's disk."},
+	{Name: "edgefleet_spool_dropped_total", Kind: KindCounter, Unit: "1", Description: "Events that were lost, by reason.", Labels: []string{"reason"}},
+	{Name: "edgefleet_spool_released_total", Kind: KindCounter, Unit: "1", Description: "Events that left the spool because a majority of members holds them."},
+	{Name: "edgefleet_spool_resent_total", Kind: KindCounter, Unit: "1", Description: "Events that were sent again because they were not acknowledged in time."},
+}
+
+// eventMetrics are those of a member's event store.
+var eventMetrics = []Metric{
+	{Name: "edgefleet_events_stored_total", Kind: KindCounter, Unit: "1", Description: "Events that this member wrote to its store."},
+	{Name: "edgefleet_events_duplicates_total", Kind: KindCounter, Unit: "1", Description: "Events that arrived again and were held already."},
+	{Name: "edgefleet_events_rejected_total", Kind: KindCounter, Unit: "1", Description: "Messages on the event stream that are not events of the node that sent them, by reason.", Labels: []string{"reason"}},
+	{Name: "edgefleet_events_put_seconds", Kind: KindHistogram, Unit: "s", Description: "Time to write one batch of events durably."},
+	{Name: "edgefleet_events_watermark_gaps", Kind: KindGauge, Unit: "1", Description: "Boots of nodes with a sequence number that this member has missed for more than a minute."},
+	{Name: "edgefleet_events_missed_total", Kind: KindCounter, Unit: "1", Description: "Sequence numbers that this member never got although a majority of members did."},
+	{Name: "edgefleet_events_tail_skipped_total", Kind: KindCounter, Unit: "1", Description: "Events that a reader of the tail was too slow for."},
+}
+
+// hostMetrics are about names: the edge's own DNS, and certificates.
+var hostMetrics = []Metric{
+	{Name: "edgefleet_dns_queries_total", Kind: KindCounter, Unit: "1", Description: "DNS queries by what became of them.", Labels: []string{"outcome"}},
+	{Name: "edgefleet_acme_orders_total", Kind: KindCounter, Unit: "1", Description: "Attempts to get a certificate from the certificate authority, by challenge and by outcome: issued, or the reason of the failure.", Labels: []string{"challenge", "outcome"}},
+	{Name: "edgefleet_acme_order_seconds", Kind: KindHistogram, Unit: "s", Description: "Time from asking for a certificate to having it.", Labels: []string{"challenge"}},
 }

@@ -35,6 +35,7 @@ func Metrics() []Metric {
 		nodeMetrics,
 		spoolMetrics,
 		eventMetrics,
+		raftMetrics,
 	)
 }
 
@@ -90,4 +91,15 @@ var hostMetrics = []Metric{
 	{Name: "edgefleet_dns_queries_total", Kind: KindCounter, Unit: "1", Description: "DNS queries by what became of them.", Labels: []string{"outcome"}},
 	{Name: "edgefleet_acme_orders_total", Kind: KindCounter, Unit: "1", Description: "Attempts to get a certificate from the certificate authority, by challenge and by outcome: issued, or the reason of the failure.", Labels: []string{"challenge", "outcome"}},
 	{Name: "edgefleet_acme_order_seconds", Kind: KindHistogram, Unit: "s", Description: "Time from asking for a certificate to having it.", Labels: []string{"challenge"}},
+}
+
+// raftMetrics are those of a member's part in the replicated log.
+var raftMetrics = []Metric{
+	{Name: "edgefleet_raft_is_leader", Kind: KindGauge, Unit: "1", Description: "Whether this member leads."},
+	{Name: "edgefleet_raft_term", Kind: KindGauge, Unit: "1", Description: "The term that this member is in; it grows with every election."},
+	{Name: "edgefleet_raft_last_index", Kind: KindGauge, Unit: "1", Description: "Index of the last entry in this member's log."},
+	{Name: "edgefleet_raft_applied_index", Kind: KindGauge, Unit: "1", Description: "Index of the last entry handed to this member's state machine."},
+	{Name: "edgefleet_raft_peers", Kind: KindGauge, Unit: "1", Description: "Members in the configuration, this one included."},
+	{Name: "edgefleet_raft_apply_seconds", Kind: KindHistogram, Unit: "s", Description: "Time that the state machine took for one command."},
+	{Name: "edgefleet_raft_refused_connections_total", Kind: KindCounter, Unit: "1", Description: "Connections to the Raft port that did not prove to be from a member."},
 }

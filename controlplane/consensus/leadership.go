@@ -1,0 +1,172 @@
+package consensus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/edgefleet/edgefleet/fleet"
+)
+
+// ErrLeadershipLost is the cause of the context that RunLeader gives to lead, once this member stops leading.
+var ErrLeadershipLost = errors.New("leadership lost")
+
+// barrierRetry is the pause before a leader whose barrier failed tries again.
+const barrierRetry = 50 * time.Millisecond
+
+// leadership counts the changes of leadership of this member. Raft's notifications pass through it in order and none
+// is dropped; whoever looks late sees at least that the count moved on.
+type leadership struct {
+	mu      sync.Mutex
+	leading bool
+	// changes grows with every gain and loss.
+	changes uint64
+	// changed is closed at the next change.
+	changed chan struct{}
+	ended   bool
+}
+
+// tenure is one uninterrupted time of leading.
+type tenure uint64
+
+func (l *leadership) set(leading bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return
+	}
+	l.leading = leading
+	l.changes++
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// end makes the member lose leadership for good.
+func (l *leadership) end() {
+	l.set(false)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
+}
+
+// current returns the tenure, whether this member leads, and a channel that closes when either changes.
+func (l *leadership) current() (tenure, bool, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return tenure(l.changes), l.leading, l.changed
+}
+
+// follow takes every notification of Raft, which waits for it to be taken, until Close.
+func (n *Node) follow(notify <-chan bool) {
+	for {
+		select {
+		case leading := <-notify:
+			n.leadership.set(leading)
+			ctx, term := context.Background(), n.raft.CurrentTerm()
+			if leading {
+				n.log.InfoContext(ctx, "leadership gained", "member", n.member, "term", term)
+			} else {
+				id, _, _ := n.Leader()
+				n.log.InfoContext(ctx, "leadership lost", "member", n.member, "term", term, "leader", id)
+			}
+		case <-n.closing:
+			return
+		}
+	}
+}
+
+// Leader is who leads as far as this member knows, and its Raft address; ok is false during an election.
+func (n *Node) Leader() (id fleet.MemberID, raftAddr string, ok bool) {
+	addr, server := n.raft.LeaderWithID()
+	return fleet.MemberID(server), string(addr), server != ""
+}
+
+// IsLeader reports whether this member believes that it leads. A leader that was cut off believes so for up to a
+// heartbeat timeout: use ReadIndex where that matters.
+func (n *Node) IsLeader() bool { return n.raft.State() == raft.Leader }
+
+// TransferLeadership hands leadership to the most up-to-date other voter and returns when this member no longer
+// leads. fleet.ErrUnavailable: this member does not lead, or no other took over.
+func (n *Node) TransferLeadership(ctx context.Context) error {
+	if err := n.await(ctx, func() raft.Future { return n.raft.LeadershipTransfer() }); err != nil {
+		return n.explain("transfer leadership", err)
+	}
+	return nil
+}
+
+// RunLeader runs lead whenever this member leads, until ctx ends; then it returns nil, after lead has returned. Before
+// each run everything that was committed before is in the state machine. The context of a run ends with the cause
+// ErrLeadershipLost when leadership is lost, and the next run, if any, starts after lead has returned.
+//
+// lead may return early: nil means that it has nothing left to do for as long as this member leads; an error while
+// it still leads is returned. Several RunLeader may run at once. After Close, fleet.ErrUnavailable is returned.
+func (n *Node) RunLeader(ctx context.Context, lead func(ctx context.Context) error) error {
+	for {
+		now, leading, changed := n.leadership.current()
+		if leading {
+			if err := n.runTenure(ctx, now, lead); err != nil {
+				return err
+			}
+		}
+		if latest, _, _ := n.leadership.current(); latest != now {
+			continue
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		case <-n.closing:
+			return errClosed
+		}
+	}
+}
+
+// runTenure runs lead within one tenure.
+func (n *Node) runTenure(ctx context.Context, t tenure, lead func(context.Context) error) error {
+	run, cancel := context.WithCancelCause(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		for {
+			now, _, changed := n.leadership.current()
+			if now != t {
+				cancel(ErrLeadershipLost)
+				return
+			}
+			select {
+			case <-changed:
+			case <-run.Done():
+				return
+			}
+		}
+	})
+	defer watch.Wait()
+	defer cancel(context.Canceled)
+
+	if !n.settle(run) {
+		return nil
+	}
+	if err := lead(run); err != nil && run.Err() == nil {
+		return fmt.Errorf("lead: %w", err)
+	}
+	return nil
+}
+
+// settle waits until the state machine holds everything committed before this tenure; false means that it ended first.
+func (n *Node) settle(run context.Context) bool {
+	for {
+		err := n.Barrier(run)
+		if err == nil {
+			return run.Err() == nil
+		}
+		select {
+		case <-run.Done():
+			return false
+		case <-time.After(barrierRetry):
+			n.log.DebugContext(run, "barrier of a new leader failed, trying again", "err", err)
+		}
+	}
+}

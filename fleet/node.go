@@ -60,6 +60,8 @@ type NodeObserved struct {
 	Software string `json:"software,omitempty"`
 	// Serving says whether the worker answers requests.
 	Serving bool `json:"serving"`
+	// ClockSkew is how far the node's clock is behind ours, as a duration; empty within MaxClockSkew.
+	ClockSkew string `json:"clock_skew,omitempty"`
 	// Heads is what the node applied or refused, by kind.
 	Heads []HeadReport `json:"heads,omitempty"`
 }

@@ -1,0 +1,106 @@
+// Package blobs derives what nodes fetch, bundle trees of config, rules and certificates, from the replicated state.
+//
+// It owns derivation and a cache of the current and previous trees, nothing on disk: every member with the KEK derives
+// the same bytes from the same state, so nothing needs to be copied between members. A member without the KEK has no
+// library; nodes ask another.
+package blobs
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/edgefleet/edgefleet/controlplane/keys"
+	"github.com/edgefleet/edgefleet/controlplane/state"
+	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/fleet/bundle"
+	"github.com/edgefleet/edgefleet/tls/keyring"
+)
+
+// Derive builds the tree of each kind for one node group.
+func Derive(v *state.View, g fleet.GroupName, k *keys.Keys) (map[fleet.HeadKind]bundle.Tree, error) {
+	group, err := k.Group(g)
+	if err != nil {
+		return nil, err
+	}
+	d := deriver{view: v, keys: k, group: group, challenges: map[fleet.TenantID][]fleet.BundleChallenge{}}
+	for _, c := range v.Challenges() {
+		if c.Type == fleet.ChallengeHTTP01 {
+			d.challenges[c.Tenant] = append(d.challenges[c.Tenant], fleet.BundleChallenge{Host: c.Host, Token: c.Token, Response: c.Response})
+		}
+	}
+	leaves := map[fleet.HeadKind]map[fleet.TenantID][]byte{}
+	for _, kind := range fleet.HeadKinds {
+		leaves[kind] = map[fleet.TenantID][]byte{}
+	}
+	for _, t := range v.Tenants() {
+		if t.Spec.Group != g {
+			continue
+		}
+		for kind, make := range map[fleet.HeadKind]func(fleet.Tenant) (any, error){
+			fleet.HeadConfig: d.config, fleet.HeadRuleset: d.ruleset, fleet.HeadCerts: d.certs,
+		} {
+			b, err := make(t)
+			if err != nil {
+				return nil, fmt.Errorf("derive %s of tenant %s: %w", kind, t.ID, err)
+			}
+			if leaves[kind][t.ID], err = json.Marshal(b); err != nil {
+				return nil, fmt.Errorf("derive %s of tenant %s: %w", kind, t.ID, err)
+			}
+		}
+	}
+	trees := map[fleet.HeadKind]bundle.Tree{}
+	for _, kind := range slices.Sorted(maps.Keys(leaves)) {
+		if trees[kind], err = bundle.Build(leaves[kind]); err != nil {
+			return nil, fmt.Errorf("derive %s of group %s: %w", kind, g, err)
+		}
+	}
+	return trees, nil
+}
+
+type deriver struct {
+	view       *state.View
+	keys       *keys.Keys
+	group      keyring.GroupKey
+	challenges map[fleet.TenantID][]fleet.BundleChallenge
+}
+
+func (d *deriver) config(t fleet.Tenant) (any, error) {
+	b := fleet.ConfigBundle{Tenant: t.ID, AllowedOrigins: t.Spec.AllowedOrigins}
+	for _, h := range d.view.HostsOf(t.ID) {
+		b.Hosts = append(b.Hosts, fleet.HostConfig{Name: h.Name, Origins: h.Spec.Origins, Mode: h.Spec.Mode, Regions: h.Spec.Regions})
+	}
+	return b, nil
+}
+
+func (d *deriver) ruleset(t fleet.Tenant) (any, error) {
+	b := fleet.RulesetBundle{Tenant: t.ID}
+	for _, r := range d.view.RulesOf(t.ID) {
+		b.Rules = append(b.Rules, fleet.BundleRule{ID: r.ID, Spec: r.Spec})
+	}
+	return b, nil
+}
+
+// certs reseals each key from the KEK to the group key, deterministically.
+func (d *deriver) certs(t fleet.Tenant) (any, error) {
+	b := fleet.CertsBundle{Tenant: t.ID, Challenges: d.challenges[t.ID]}
+	for _, h := range d.view.HostsOf(t.ID) {
+		c, ok := d.view.Certificate(h.Name)
+		if !ok {
+			continue
+		}
+		aad := keyring.CertKeyAAD(c.Tenant, c.Host, c.SPKI, c.Generation)
+		plain, err := d.keys.Sealer.Open(c.Key, aad)
+		if err != nil {
+			return nil, fmt.Errorf("open key of %s: %w", c.Host, err)
+		}
+		sealed, err := d.group.Seal(plain, aad)
+		clear(plain)
+		if err != nil {
+			return nil, fmt.Errorf("seal key of %s: %w", c.Host, err)
+		}
+		b.Certificates = append(b.Certificates, fleet.BundleCert{Host: c.Host, Generation: c.Generation, SPKI: c.SPKI, Chain: c.Chain, Key: sealed})
+	}
+	return b, nil
+}

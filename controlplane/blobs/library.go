@@ -1,0 +1,141 @@
+package blobs
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/edgefleet/edgefleet/controlplane/keys"
+	"github.com/edgefleet/edgefleet/controlplane/state"
+	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/fleet/bundle"
+)
+
+// inputs are the tables that bundles are derived from.
+var inputs = []state.Table{state.Groups, state.Tenants, state.Hosts, state.Rules, state.Certificates, state.Challenges}
+
+// Library answers nodes: signed heads, group keys, blobs.
+type Library struct {
+	store *state.Store
+	keys  *keys.Keys
+
+	mu sync.Mutex
+	// trees keeps the current and the previous tree of each group and kind.
+	trees map[slot][2]bundle.Tree
+}
+
+type slot struct {
+	group fleet.GroupName
+	kind  fleet.HeadKind
+}
+
+// New makes the library of a member with keys.
+func New(s *state.Store, k *keys.Keys) *Library {
+	return &Library{store: s, keys: k, trees: map[slot][2]bundle.Tree{}}
+}
+
+// Run keeps the trees current until ctx ends, and calls changed, if set, after each change with the roots.
+func (l *Library) Run(ctx context.Context, changed func(ctx context.Context) error) error {
+	for {
+		ws := l.store.Watch(append([]state.Table{state.Heads}, inputs...)...)
+		if err := l.Refresh(l.store.Read()); err != nil {
+			return err
+		}
+		if changed != nil {
+			if err := changed(ctx); err != nil {
+				return err
+			}
+		}
+		if ws.WatchCtx(ctx) != nil {
+			return nil
+		}
+	}
+}
+
+// Refresh derives the trees of v.
+func (l *Library) Refresh(v *state.View) error {
+	for _, g := range v.Groups() {
+		trees, err := Derive(v, g.Name, l.keys)
+		if err != nil {
+			return err
+		}
+		l.mu.Lock()
+		for kind, t := range trees {
+			s := slot{g.Name, kind}
+			if cur := l.trees[s]; cur[0].Root != t.Root {
+				l.trees[s] = [2]bundle.Tree{t, cur[0]}
+			}
+		}
+		l.mu.Unlock()
+	}
+	return nil
+}
+
+// Root is the root of the current tree.
+func (l *Library) Root(g fleet.GroupName, k fleet.HeadKind) fleet.Digest {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.trees[slot{g, k}][0].Root
+}
+
+// Blob returns a blob of the current or previous trees, else ErrNotFound.
+func (l *Library) Blob(d fleet.Digest) ([]byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, pair := range l.trees {
+		for _, t := range pair {
+			if b, ok := t.Blobs[d]; ok {
+				return b, nil
+			}
+		}
+	}
+	return nil, fleet.NewError(fleet.ErrNotFound, "digest", "blob %s is not held by this member (now)", d.Short())
+}
+
+// GroupHeads returns the signed heads of a group.
+func (l *Library) GroupHeads(v *state.View, g fleet.GroupName) ([]fleet.SignedHead, error) {
+	var heads []fleet.SignedHead
+	for _, kind := range fleet.HeadKinds {
+		h, ok := v.Head(g, kind)
+		if !ok {
+			continue
+		}
+		s, err := l.keys.SignHead(h)
+		if err != nil {
+			return nil, err
+		}
+		heads = append(heads, s)
+	}
+	return heads, nil
+}
+
+// HeadSet returns what a node needs to converge.
+func (l *Library) HeadSet(id fleet.NodeID) (fleet.HeadSet, error) {
+	v := l.store.Read()
+	n, ok := v.Node(id)
+	if !ok || !n.Identity.RevokedAt.IsZero() {
+		return fleet.HeadSet{}, fleet.NewError(fleet.ErrDenied, "node", "node %s is not part of this fleet", id)
+	}
+	heads, err := l.GroupHeads(v, n.Spec.Group)
+	if err != nil {
+		return fleet.HeadSet{}, err
+	}
+	key, err := l.keys.Group(n.Spec.Group)
+	if err != nil {
+		return fleet.HeadSet{}, err
+	}
+	env, err := key.SealTo(n.ID, n.Identity.HPKE)
+	if err != nil {
+		return fleet.HeadSet{}, fmt.Errorf("seal group key to node %s: %w", n.ID, err)
+	}
+	return fleet.HeadSet{Heads: heads, Envelope: &env, Members: Endpoints(v)}, nil
+}
+
+// Endpoints are the members' addresses as nodes use them.
+func Endpoints(v *state.View) []fleet.Endpoints {
+	var out []fleet.Endpoints
+	for _, m := range v.Members() {
+		out = append(out, fleet.Endpoints{Member: m.ID, API: m.API, NATS: m.NATS})
+	}
+	return out
+}

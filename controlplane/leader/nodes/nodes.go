@@ -1,0 +1,132 @@
+// Package nodes is the leader's loop that knows which nodes are alive: it folds their reports into the state in
+// batches and marks nodes down that have not been heard of.
+//
+// Heartbeats themselves stay in memory and never reach the log: only what changed is committed. A new leader gives
+// every node a full reaping age before it calls one down, so that an election never withdraws nodes.
+package nodes
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/edgefleet/edgefleet/controlplane/command"
+	"github.com/edgefleet/edgefleet/controlplane/leader"
+	"github.com/edgefleet/edgefleet/controlplane/state"
+	"github.com/edgefleet/edgefleet/fleet"
+)
+
+// Options configure the loop.
+type Options struct {
+	State    *state.Store
+	Proposer leader.Proposer
+	// Fold is how long reports are gathered into one command; default 250 ms.
+	Fold time.Duration
+	// ReapAfter is the heartbeat age at which a node is down; default 15 s.
+	ReapAfter time.Duration
+	Now       func() time.Time
+}
+
+// queue bounds the reports that wait for the next fold; more are dropped, the next heartbeat tells the same.
+const queue = 4096
+
+// Loop is the loop. Report may be called at any time, also when this member does not lead.
+type Loop struct {
+	o       Options
+	reports chan fleet.Report
+}
+
+// New makes the loop.
+func New(o Options) *Loop {
+	if o.Fold == 0 {
+		o.Fold = 250 * time.Millisecond
+	}
+	if o.ReapAfter == 0 {
+		o.ReapAfter = 15 * time.Second
+	}
+	return &Loop{o: o, reports: make(chan fleet.Report, queue)}
+}
+
+// Report takes a node's report; it never blocks.
+func (l *Loop) Report(r fleet.Report) {
+	select {
+	case l.reports <- r:
+	default:
+	}
+}
+
+// Run blocks until ctx ends or a proposal fails.
+func (l *Loop) Run(ctx context.Context) error {
+	started := l.o.Now()
+	seen := map[fleet.NodeID]time.Time{}
+	latest := map[fleet.NodeID]fleet.Report{}
+	tick := time.NewTicker(l.o.Fold)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case r := <-l.reports:
+			seen[r.Node] = l.o.Now()
+			latest[r.Node] = r
+		case <-tick.C:
+			cmd := l.fold(started, seen, latest)
+			clear(latest)
+			if len(cmd.Reports) == 0 {
+				continue
+			}
+			if _, err := l.o.Proposer.Propose(ctx, leader.Header("nodes", l.o.Now()), cmd); err != nil {
+				return fmt.Errorf("fold reports: %w", err)
+			}
+		}
+	}
+}
+
+// fold is the command that brings the state up to what was heard: nil reports when nothing changed.
+func (l *Loop) fold(started time.Time, seen map[fleet.NodeID]time.Time, latest map[fleet.NodeID]fleet.Report) command.NodesReport {
+	v, now := l.o.State.Read(), l.o.Now()
+	var cmd command.NodesReport
+	for _, id := range slices.Sorted(maps.Keys(latest)) {
+		n, ok := v.Node(id)
+		if !ok {
+			continue
+		}
+		if next := observe(n.Observed, latest[id], now); changed(n.Observed, next) {
+			cmd.Reports = append(cmd.Reports, command.NodeReport{ID: id, Observed: next})
+		}
+	}
+	for _, n := range v.Nodes() {
+		last, heard := seen[n.ID]
+		if !heard {
+			last = started
+		}
+		if n.Observed.State != fleet.NodeUp || now.Sub(last) < l.o.ReapAfter || !n.Identity.RevokedAt.IsZero() {
+			continue
+		}
+		next := n.Observed
+		next.State, next.Since = fleet.NodeDown, now
+		cmd.Reports = append(cmd.Reports, command.NodeReport{ID: n.ID, Observed: next})
+	}
+	return cmd
+}
+
+// observe is what the state should say after a report.
+func observe(before fleet.NodeObserved, r fleet.Report, now time.Time) fleet.NodeObserved {
+	next := fleet.NodeObserved{State: fleet.NodeUp, Since: before.Since, Boot: r.Boot, Software: r.Software, Serving: r.Serving, Heads: r.Heads}
+	if skew := now.Sub(r.Sent); skew.Abs() > fleet.MaxClockSkew {
+		next.ClockSkew = skew.Round(time.Second).String()
+	}
+	if before.State != fleet.NodeUp {
+		next.Since = now
+	}
+	return next
+}
+
+func changed(a, b fleet.NodeObserved) bool {
+	return a.State != b.State || a.Boot != b.Boot || a.Software != b.Software || a.Serving != b.Serving || a.ClockSkew != b.ClockSkew ||
+		!slices.EqualFunc(a.Heads, b.Heads, func(x, y fleet.HeadReport) bool {
+			return x.Kind == y.Kind && x.Version == y.Version && x.Root == y.Root && x.Reason == y.Reason
+		})
+}

@@ -1,0 +1,4 @@
+package proxy
+
+// CanonicalHost is the parser of names that clients send.
+var CanonicalHost = canonicalHost

@@ -1,0 +1,141 @@
+package proxy
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/edgefleet/edgefleet/edgenode/config"
+)
+
+// challengePrefix is where HTTP-01 answers are fetched (RFC 8555 section 8.3).
+const challengePrefix = "/.well-known/acme-challenge/"
+
+// maxToken bounds a challenge token; CAs use 43 characters.
+const maxToken = 256
+
+// serveHTTPS serves a request on the TLS listener.
+func (p *Proxy) serveHTTPS(x *exchange) {
+	name, ok := canonicalHost(x.r.Host)
+	if !ok || x.r.TLS == nil {
+		x.refuse("unknown_host", http.StatusMisdirectedRequest)
+		return
+	}
+	// A connection is for one name. Otherwise its certificate would vouch for another tenant's host.
+	if sni, ok := canonicalHost(x.r.TLS.ServerName); !ok || sni != name {
+		x.refuse("other_host", http.StatusMisdirectedRequest)
+		return
+	}
+	if x.host = x.snapshot.Hosts[name]; x.host == nil {
+		x.refuse("unknown_host", http.StatusMisdirectedRequest)
+		return
+	}
+	p.counters.of(x.host.Tenant).requests.Add(1)
+	if x.acceptable() && x.judge() {
+		x.forward()
+	}
+}
+
+// serveHTTP serves a request on the plain listener: challenges, and redirects for all else.
+func (p *Proxy) serveHTTP(x *exchange) {
+	name, ok := canonicalHost(x.r.Host)
+	if !ok {
+		x.refuse("unknown_host", http.StatusMisdirectedRequest)
+		return
+	}
+	token, challenge := challengeToken(x.r)
+	// A host's challenge may be here before the host: its certificate comes first.
+	if answer, known := x.snapshot.Challenges[config.ChallengeKey{Host: name, Token: token}]; challenge && known {
+		x.answerChallenge(answer)
+		return
+	}
+	if x.host = x.snapshot.Hosts[name]; x.host == nil {
+		x.refuse("unknown_host", http.StatusMisdirectedRequest)
+		return
+	}
+	p.counters.of(x.host.Tenant).requests.Add(1)
+	switch {
+	case !x.acceptable():
+	case challenge:
+		// The customer's own ACME client may have asked for it. It is not judged, so nothing of the client's choice but
+		// the token goes along: all headers are dropped, save those that acceptable has looked at.
+		x.r.Header = http.Header{"Via": x.r.Header["Via"]}
+		x.forward()
+	default:
+		x.redirect(string(name))
+	}
+}
+
+// challengeToken returns the token of a request that can only be a CA's: another form of it is an ordinary request.
+func challengeToken(r *http.Request) (token string, ok bool) {
+	token, ok = strings.CutPrefix(target(r), challengePrefix)
+	if !ok || token == "" || len(token) > maxToken || (r.Method != http.MethodGet && r.Method != http.MethodHead) {
+		return "", false
+	}
+	if r.ContentLength != 0 || len(r.TransferEncoding) > 0 {
+		return "", false
+	}
+	for i := range len(token) {
+		c := token[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+			return "", false
+		}
+	}
+	return token, true
+}
+
+func (x *exchange) answerChallenge(answer string) {
+	h := x.w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Content-Length", strconv.Itoa(len(answer)))
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Request-Id", x.id)
+	_, _ = x.w.Write([]byte(answer)) // a client that is gone needs no answer
+}
+
+// redirect keeps method, path and query.
+func (x *exchange) redirect(name string) {
+	if port := x.proxy.options.HTTPSPort; port != 443 {
+		name += ":" + strconv.Itoa(int(port))
+	}
+	path := target(x.r)
+	if path == "*" {
+		path = "/"
+	}
+	h := x.w.Header()
+	h.Set("Location", "https://"+name+path)
+	h.Set("X-Request-Id", x.id)
+	h.Set("Content-Length", "0")
+	x.w.WriteHeader(http.StatusPermanentRedirect)
+}
+
+// acceptable refuses what must not be forwarded, whatever the rules say.
+func (x *exchange) acceptable() bool {
+	switch r := x.r; {
+	case r.Method == http.MethodConnect || r.Method == http.MethodTrace:
+		x.refuse("method", http.StatusMethodNotAllowed)
+	case !strings.HasPrefix(target(r), "/") && (r.Method != http.MethodOptions || r.RequestURI != "*"):
+		// Opaque forms such as "http:admin": an origin would read another path than the rules did.
+		x.refuse("target", http.StatusBadRequest)
+	case x.looped():
+		x.refuse("loop", http.StatusLoopDetected)
+	case r.ContentLength > x.proxy.limits.BodyBytes:
+		x.refuse("body_too_large", http.StatusRequestEntityTooLarge)
+	default:
+		return true
+	}
+	return false
+}
+
+// looped reports whether the request was forwarded by this node before.
+func (x *exchange) looped() bool {
+	for _, line := range x.r.Header["Via"] {
+		for hop := range strings.SplitSeq(line, ",") {
+			// RFC 9110 section 7.6.3: protocol, received-by, optional comment.
+			if f := strings.Fields(hop); len(f) >= 2 && strings.EqualFold(f[1], x.proxy.via) {
+				return true
+			}
+		}
+	}
+	return false
+}

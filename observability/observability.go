@@ -115,8 +115,11 @@ func newExporters(ctx context.Context, endpoint string) (exporters, error) {
 		return exporters{}, nil
 	}
 	u, err := url.Parse(endpoint)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" {
-		return exporters{}, fleet.Invalid("otlp_endpoint", "%q is not the base URL of a collector: give one such as http://127.0.0.1:4318, without credentials", endpoint)
+	if err == nil && u.User != nil {
+		return exporters{}, fleet.Invalid("otlp_endpoint", "the collector's URL holds credentials: give them in the environment variable OTEL_EXPORTER_OTLP_HEADERS")
+	}
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" {
+		return exporters{}, fleet.Invalid("otlp_endpoint", "%q is not the base URL of a collector: give one such as http://127.0.0.1:4318", endpoint)
 	}
 	traces, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(u.JoinPath("v1/traces").String()))
 	if err != nil {

@@ -1,0 +1,193 @@
+package sni_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/tls/sni"
+)
+
+func TestLookupFindsNamesAsClientsWriteThem(t *testing.T) {
+	var table sni.Table
+	cert := &tls.Certificate{}
+	table.Replace([]sni.Entry{{Name: "api.example.com", Certificate: cert}, {Name: "none.example.com"}})
+	for name, want := range map[string]bool{
+		"api.example.com":   true,
+		"API.Example.COM":   true,
+		"api.example.com.":  true,
+		"api.example.com..": false,
+		"example.com":       false,
+		"x.api.example.com": false,
+		"none.example.com":  false,
+		"":                  false,
+		".":                 false,
+	} {
+		if got, ok := table.Lookup(name); ok != want || (ok && got != cert) {
+			t.Errorf("%q: found %v", name, ok)
+		}
+	}
+	if n := table.Len(); n != 1 {
+		t.Errorf("%d names", n)
+	}
+}
+
+func TestZeroTableIsEmpty(t *testing.T) {
+	var table sni.Table
+	if _, ok := table.Lookup("api.example.com"); ok || table.Len() != 0 {
+		t.Error("an empty table holds a name")
+	}
+}
+
+func TestReplaceRemovesWhatIsNotNamedAgain(t *testing.T) {
+	var table sni.Table
+	table.Replace([]sni.Entry{{Name: "a.example.com", Certificate: &tls.Certificate{}}})
+	table.Replace([]sni.Entry{{Name: "b.example.com", Certificate: &tls.Certificate{}}})
+	if _, ok := table.Lookup("a.example.com"); ok {
+		t.Error("a removed name is still served")
+	}
+	if _, ok := table.Lookup("b.example.com"); !ok {
+		t.Error("a new name is not served")
+	}
+}
+
+func TestHandshake(t *testing.T) {
+	cert := selfSigned(t, "api.example.com")
+	var table sni.Table
+	table.Replace([]sni.Entry{{Name: "api.example.com", Certificate: &cert}})
+	for name, tc := range map[string]struct {
+		server  string
+		version uint16
+		refused bool
+	}{
+		"with a known name":                {server: "api.example.com"},
+		"with a known name in upper case":  {server: "API.EXAMPLE.COM"},
+		"with a known name by TLS 1.2":     {server: "api.example.com", version: tls.VersionTLS12},
+		"with an unknown name":             {server: "other.example.com", refused: true},
+		"with an unknown name by TLS 1.2":  {server: "other.example.com", version: tls.VersionTLS12, refused: true},
+		"without a name":                   {refused: true},
+		"with an address instead of names": {server: "127.0.0.1", refused: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := handshake(t, &tls.Config{GetCertificate: table.GetCertificate}, &tls.Config{ServerName: tc.server, InsecureSkipVerify: true, MaxVersion: tc.version})
+			switch {
+			case !tc.refused && err != nil:
+				t.Errorf("refused: %v", err)
+			case tc.refused && alertOf(err) != "tls: unrecognized name":
+				t.Errorf("got %v, want the alert unrecognized_name", err)
+			}
+		})
+	}
+}
+
+// alertOf is the alert that the server sent, as the client reports it.
+func alertOf(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "remote error" {
+		return op.Err.Error()
+	}
+	return ""
+}
+
+func handshake(t *testing.T, server, client *tls.Config) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	a, b := net.Pipe()
+	defer func() { _ = a.Close() }()
+	defer func() { _ = b.Close() }()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := tls.Server(a, server).HandshakeContext(ctx); err == nil {
+			_, _ = a.Read(make([]byte, 1)) // takes what the client sends last
+		}
+	})
+	err := tls.Client(b, client).HandshakeContext(ctx)
+	_ = b.Close()
+	wg.Wait()
+	return err
+}
+
+func TestLookupsGoOnDuringReplacement(t *testing.T) {
+	var table sni.Table
+	entries := []sni.Entry{{Name: "api.example.com", Certificate: &tls.Certificate{}}}
+	table.Replace(entries)
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if _, ok := table.Lookup("api.example.com"); !ok {
+					t.Error("the name was away for a moment")
+					return
+				}
+			}
+		})
+	}
+	for i := range 1000 {
+		table.Replace(append(entries, sni.Entry{Name: fleet.HostName(fmt.Sprintf("h%d.example.com", i)), Certificate: &tls.Certificate{}}))
+	}
+	close(done)
+	wg.Wait()
+}
+
+func million() []sni.Entry {
+	entries := make([]sni.Entry, 1_000_000)
+	for i := range entries {
+		entries[i] = sni.Entry{Name: fleet.HostName(fmt.Sprintf("host-%d.example.com", i)), Certificate: &tls.Certificate{}}
+	}
+	return entries
+}
+
+func BenchmarkLookupAmongAMillionNames(b *testing.B) {
+	var table sni.Table
+	entries := million()
+	table.Replace(entries)
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for i := 0; pb.Next(); i += 7919 {
+			if _, ok := table.Lookup(string(entries[i%len(entries)].Name)); !ok {
+				b.Fail()
+			}
+		}
+	})
+}
+
+func BenchmarkReplaceAMillionNames(b *testing.B) {
+	var table sni.Table
+	entries := million()
+	for b.Loop() {
+		table.Replace(entries)
+	}
+}
+
+func selfSigned(t *testing.T, name string) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{name}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}

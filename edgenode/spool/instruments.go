@@ -43,18 +43,22 @@ func newInstruments(s *Spool) instruments {
 	return m
 }
 
-func (m instruments) drop(r Reason) { m.dropN(r, 1) }
+func (m instruments) drop(ctx context.Context, r Reason) { m.dropN(ctx, r, 1) }
 
-func (m instruments) dropN(r Reason, n uint64) {
+func (m instruments) dropN(ctx context.Context, r Reason, n uint64) {
 	if n > 0 {
-		m.drops.Add(context.Background(), int64(n), m.dropped[r])
+		m.drops.Add(ctx, int64(n), m.dropped[r])
 	}
 }
 
-func (m instruments) release(n uint64) {
+func (m instruments) release(ctx context.Context, n uint64) {
 	if n > 0 {
-		m.releases.Add(context.Background(), int64(n))
+		m.releases.Add(ctx, int64(n))
 	}
 }
 
-func (m instruments) resent() { m.resentOut.Add(context.Background(), 1) }
+func (m instruments) resent(ctx context.Context, n int64) {
+	if n > 0 {
+		m.resentOut.Add(ctx, n)
+	}
+}

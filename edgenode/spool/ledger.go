@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"context"
 	"maps"
 	"slices"
 
@@ -76,9 +77,9 @@ func (l ledger) dropped(t fleet.TenantID, r Reason) {
 	a.Dropped[r]++
 }
 
-func (s *Spool) drop(t fleet.TenantID, r Reason) {
+func (s *Spool) drop(ctx context.Context, t fleet.TenantID, r Reason) {
 	s.mu.Lock()
 	s.ledger.dropped(t, r)
 	s.mu.Unlock()
-	s.met.drop(r)
+	s.met.drop(ctx, r)
 }

@@ -114,7 +114,7 @@ func (s *Spool) adopt(ctx context.Context) error {
 		if left == 0 {
 			err = errors.Join(err, j.remove())
 		}
-		s.met.dropN(DropDamaged, damaged)
+		s.met.dropN(ctx, DropDamaged, damaged)
 		s.log().InfoContext(ctx, "took over the spool of an earlier worker", "boot", j.boot, "events", left, "damaged", damaged)
 		s.nudge()
 	}

@@ -40,7 +40,7 @@ type item struct {
 func (s *Spool) send(ctx context.Context, p Publisher) {
 	backoff := time.Duration(0)
 	for ctx.Err() == nil {
-		items, wait := s.pick(s.o.Now())
+		items, wait := s.pick(ctx, s.o.Now())
 		if len(items) == 0 {
 			s.rest(ctx, wait, s.wake)
 			continue
@@ -68,10 +68,11 @@ func (s *Spool) rest(ctx context.Context, d time.Duration, wake <-chan struct{})
 }
 
 // pick chooses what to send now; when there is nothing, wait is the time until a resend may be due.
-func (s *Spool) pick(now time.Time) (items []item, wait time.Duration) {
+func (s *Spool) pick(ctx context.Context, now time.Time) (items []item, wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	wait = s.o.ResendAfter
+	resent := int64(0)
 	for _, j := range s.journals {
 		if due := s.rewind(j, now); due > 0 {
 			wait = min(wait, due)
@@ -85,11 +86,12 @@ func (s *Spool) pick(now time.Time) (items []item, wait time.Duration) {
 				items = append(items, item{j, j.next, j.released, seg.f, *e})
 			}
 			if j.next <= j.highest {
-				s.met.resent()
+				resent++
 			}
 			j.highest = max(j.highest, j.next)
 		}
 	}
+	s.met.resent(ctx, resent)
 	return items, wait
 }
 
@@ -169,9 +171,9 @@ func (s *Spool) lose(ctx context.Context, it item) {
 	e.account.Spooled--
 	e.account.Dropped[DropDamaged]++
 	s.mu.Unlock()
-	s.met.drop(DropDamaged)
+	s.met.drop(ctx, DropDamaged)
 	s.log().ErrorContext(ctx, "a spooled event is damaged on disk and lost", "boot", it.j.boot, "seq", it.seq)
-	s.settle(it.j, func() uint64 { return it.j.released })
+	s.settle(ctx, it.j, func() uint64 { return it.j.released })
 }
 
 // Ack takes a member's acknowledgement. An event is released when more than half of the voters hold it; what is fully
@@ -188,13 +190,13 @@ func (s *Spool) Ack(a fleet.EventAck) {
 	}
 	j := s.journals[i]
 	s.mu.Unlock()
-	s.settle(j, func() uint64 { return j.acknowledge(a) })
+	s.settle(context.Background(), j, func() uint64 { return j.acknowledge(a) })
 	s.nudge()
 }
 
 // settle releases j up to the watermark that is computed under the mutex, and deletes files outside it: a slow disk must
 // not hold up Append.
-func (s *Spool) settle(j *journal, watermark func() uint64) {
+func (s *Spool) settle(ctx context.Context, j *journal, watermark func() uint64) {
 	s.mu.Lock()
 	i := slices.Index(s.journals, j)
 	if i < 0 {
@@ -211,13 +213,13 @@ func (s *Spool) settle(j *journal, watermark func() uint64) {
 		s.journals = slices.Delete(s.journals, i, i+1)
 	}
 	s.mu.Unlock()
-	s.met.release(released)
+	s.met.release(ctx, released)
 	err := deleteSegments(done)
 	if drained {
 		err = errors.Join(err, j.remove())
 	}
 	if err != nil {
-		s.log().Warn("cannot delete what was released from the spool", "boot", j.boot, "err", err)
+		s.log().WarnContext(ctx, "cannot delete what was released from the spool", "boot", j.boot, "err", err)
 	}
 }
 

@@ -162,13 +162,13 @@ func (s *Spool) Append(ev fleet.Event) {
 	s.closing.RLock()
 	defer s.closing.RUnlock()
 	if s.closed {
-		s.drop(ev.Tenant, DropClosed)
+		s.drop(context.Background(), ev.Tenant, DropClosed)
 		return
 	}
 	select {
 	case s.queue <- ev:
 	default:
-		s.drop(ev.Tenant, DropQueue)
+		s.drop(context.Background(), ev.Tenant, DropQueue)
 	}
 }
 

@@ -93,7 +93,7 @@ func (s *Spool) commit(ctx context.Context, batch []fleet.Event) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	for len(batch) > 0 {
-		r := s.encode(&batch)
+		r := s.encode(ctx, &batch)
 		if len(r.entries) == 0 {
 			continue
 		}
@@ -118,7 +118,7 @@ type records struct {
 }
 
 // encode numbers and encodes events from the front of batch, up to batchBytes; what cannot be kept is dropped.
-func (s *Spool) encode(batch *[]fleet.Event) records {
+func (s *Spool) encode(ctx context.Context, batch *[]fleet.Event) records {
 	s.mu.Lock()
 	free := s.o.MaxBytes - s.size()
 	seq := s.own.last
@@ -135,12 +135,12 @@ func (s *Spool) encode(batch *[]fleet.Event) records {
 			if fleet.ValidateID("tenant", tenant) != nil {
 				tenant = ""
 			}
-			s.drop(tenant, DropInvalid)
+			s.drop(ctx, tenant, DropInvalid)
 			continue
 		}
 		size := headerBytes + len(payload)
 		if int64(len(r.bytes)+size) > free {
-			s.drop(tenant, DropFull)
+			s.drop(ctx, tenant, DropFull)
 			continue
 		}
 		seq++
@@ -193,7 +193,7 @@ func (s *Spool) seal() {
 // refuse drops what could not be written.
 func (s *Spool) refuse(ctx context.Context, r records, err error) {
 	for _, t := range r.tenants {
-		s.drop(t, DropDisk)
+		s.drop(ctx, t, DropDisk)
 	}
 	if !s.diskFailing {
 		s.diskFailing = true

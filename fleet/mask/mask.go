@@ -1,34 +1,83 @@
-// Package mask hides sensitive values of a request in everything that leaves the request path.
+// Package mask hides the sensitive values of a request in everything that leaves the request path.
+//
+// It owns which names are sensitive and how their values are found again: at their own point, and wherever the same
+// value occurs once more (a path, a referer, an error text), in the encodings that clients use. It does not change the
+// request, which the origin receives as it was sent. It fails closed: what could not be parsed is hidden as a whole, and
+// a nil Set, which stands for masks that could not be loaded, hides everything, so that only metadata leaves.
+//
+// A value shorter than four bytes is hidden at its own point only, because it would be found by chance everywhere.
 package mask
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/edgefleet/edgefleet/fleet"
-	"github.com/edgefleet/edgefleet/fleet/request"
 )
 
-// Set says which points are sensitive. A nil Set masks everything.
-type Set struct{}
+// Hidden stands for a value, or a part of one, that was masked.
+const Hidden = "*"
 
-// Masker hides the sensitive values of one request.
-type Masker struct{}
+// Set says which names are sensitive. It is immutable and safe for concurrent use; a nil Set masks everything.
+type Set struct {
+	// within are looked for anywhere in a name without its punctuation, words in full between punctuation.
+	within, words []string
+}
 
-// Default is the built-in pack.
-func Default() *Set { return &Set{} }
+// Default is the built-in pack. Names are compared without case, and without - and _ (and what else separates words).
+func Default() *Set {
+	return &Set{
+		within: []string{
+			"token", "password", "passwd", "passphrase", "pwd", "secret", "apikey", "accesskey", "privatekey", "email",
+			"ccnumber", "ccnum", "cardnumber", "cardnum", "creditcard", "authorization", "cookie", "credential", "jwt",
+			"sessionid", "phpsessid",
+		},
+		words: []string{"pass", "auth", "cvv", "cvv2", "cvc", "ssn", "pin", "otp", "sid", "iban"},
+	}
+}
 
-// Apply collects the sensitive values of r.
-func (s *Set) Apply(r *request.Request) *Masker { return &Masker{} }
+// sensitive says whether a parameter's or header's name is one whose values are hidden.
+func (s *Set) sensitive(name string) bool {
+	name = fold(name)
+	joined := strings.Map(func(r rune) rune {
+		if isWord(r) {
+			return r
+		}
+		return -1
+	}, name)
+	if slices.ContainsFunc(s.within, func(w string) bool { return strings.Contains(joined, w) }) {
+		return true
+	}
+	for word := range strings.FieldsFuncSeq(name, func(r rune) bool { return !isWord(r) }) {
+		if slices.Contains(s.words, word) {
+			return true
+		}
+	}
+	return false
+}
 
-// String masks v.
-func (m *Masker) String(v string) string { return "*" }
+// at returns the shortest prefix of p whose last name is sensitive, nil if there is none.
+func (s *Set) at(p fleet.Point) fleet.Point {
+	for i, e := range p {
+		if len(e) == 2 && e[0] != "array" && e[0] != "path" && s.sensitive(e[1]) {
+			return p[:i+1]
+		}
+	}
+	return nil
+}
 
-// Excerpt masks v, which was found at p.
-func (m *Masker) Excerpt(p fleet.Point, v string) string { return "*" }
+func isWord(r rune) bool { return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' }
 
-// Path masks a path.
-func (m *Masker) Path(path string) string { return "*" }
-
-// URI masks a request target.
-func (m *Masker) URI(uri string) string { return "*" }
-
-// Points returns the names of the masked points, sorted.
-func (m *Masker) Points() []string { return nil }
+// fold lower-cases ASCII only, so that the result has the length of s.
+func fold(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return r >= 'A' && r <= 'Z' }) {
+		return s
+	}
+	b := []byte(s)
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
+}

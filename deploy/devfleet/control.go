@@ -161,7 +161,7 @@ func (c Control) call(ctx context.Context, method, path string, in, out any) err
 	return decodeAnswer(resp, out)
 }
 
-// decodeAnswer reads an answer of the control socket or of the API: v, or the error in its wire form.
+// decodeAnswer reads v, or the error in its wire form.
 func decodeAnswer(resp *http.Response, v any) error {
 	b, err := io.ReadAll(io.LimitReader(resp.Body, 16*controlLimit))
 	if err != nil {

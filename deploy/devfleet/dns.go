@@ -82,6 +82,9 @@ func (d *customerDNS) set(name, kind string, values []string) error {
 	key := rrKey{dns.CanonicalName(name), t}
 	var rrs []dns.RR
 	for _, v := range values {
+		if strings.ContainsAny(v, "\r\n") {
+			return fleet.Invalid("value", "%q is more than one line: give each record as a value of its own", v)
+		}
 		if t == dns.TypeTXT && !strings.HasPrefix(v, `"`) {
 			v = fmt.Sprintf("%q", v)
 		}

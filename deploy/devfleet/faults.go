@@ -64,8 +64,10 @@ func (s *story) restartLeader(ctx context.Context) (string, error) {
 		if memberName(i) != string(s.killed) {
 			continue
 		}
-		one := *s.api
-		one.bases = s.api.bases[i-1 : i]
+		one, err := newAPI(s.api.addrs[i-1:i], s.api.ca, s.tokens.operator)
+		if err != nil {
+			return "", err
+		}
 		return string(s.killed), s.until(ctx, func(ctx context.Context) error {
 			c, err := one.cluster(ctx)
 			if err == nil && c.Leader == "" {

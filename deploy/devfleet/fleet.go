@@ -130,7 +130,7 @@ func (f *Fleet) run(ctx context.Context) error {
 // play runs the story and, unless once, leaves the fleet running until ctx ends.
 func (f *Fleet) play(ctx context.Context) error {
 	s := newStory(f)
-	err := s.run(ctx)
+	err := s.run(ctx, s.steps())
 	if f.opts.Once || ctx.Err() != nil {
 		return err
 	}

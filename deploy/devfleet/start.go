@@ -47,18 +47,20 @@ func (s *story) firstMember(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("read the first operator token: %w", err)
 	}
 	s.tokens.operator = strings.TrimSpace(string(token))
-	pool, err := loadPool(s.apiCAFile())
+	ca, err := os.ReadFile(s.apiCAFile())
 	if err != nil {
+		return "", fmt.Errorf("read the API's CA certificate: %w", err)
+	}
+	if s.api, err = newAPI(s.layout.allMembers(portAPI), ca, s.tokens.operator); err != nil {
 		return "", err
 	}
-	s.api = newAPI(s.layout.allMembers(portAPI)[:1], pool, s.tokens.operator)
 	leader, err := s.leader(ctx)
 	return string(leader), err
 }
 
 // operatorTokenFile and apiCAFile are written by controlplane init.
 func (f *Fleet) operatorTokenFile() string { return f.dir.data(memberName(1)) + "/operator.token" }
-func (f *Fleet) apiCAFile() string         { return f.dir.data(memberName(1)) + "/api-ca.pem" }
+func (f *Fleet) apiCAFile() string         { return f.dir.data(memberName(1)) + "/api-ca.crt" }
 
 // leader waits until a member says who leads.
 func (s *story) leader(ctx context.Context) (leader fleet.MemberID, err error) {
@@ -97,7 +99,6 @@ func (s *story) otherMembers(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	s.api.bases = newAPI(s.layout.allMembers(portAPI), nil, "").bases
 	return "", s.until(ctx, func(ctx context.Context) error {
 		c, err := s.api.cluster(ctx)
 		if err == nil && len(c.Members) != s.layout.members {
@@ -154,7 +155,9 @@ func (s *story) addHost(ctx context.Context) (string, error) {
 		return "", err
 	}
 	s.tokens.tenant = token
-	s.tenant = s.api.as(token)
+	if s.tenant, err = newAPI(s.api.addrs, s.api.ca, token); err != nil {
+		return "", err
+	}
 	s.records, err = s.tenant.addHost(ctx, demoTenant, demoHost, "http://"+s.layout.origin())
 	return string(demoHost), err
 }

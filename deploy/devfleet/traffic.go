@@ -160,14 +160,18 @@ func (s *story) rule(ctx context.Context) (string, error) {
 	if err := s.through(ctx, func(ctx context.Context, v *visitor) error { return v.get(ctx, http.StatusOK, path) }); err != nil {
 		return "", err
 	}
+	before, err := s.tenant.rulesetStatus(ctx, demoTenant)
+	if err != nil {
+		return "", err
+	}
 	start := time.Now()
 	if err := s.tenant.addRule(ctx, demoTenant, word, "devfleet"); err != nil {
 		return "", err
 	}
 	if err := s.until(ctx, func(ctx context.Context) error {
 		r, err := s.tenant.rulesetStatus(ctx, demoTenant)
-		if err == nil && (r.Nodes != s.layout.nodes || r.Live != s.layout.nodes) {
-			err = fleet.NewError(fleet.ErrUnavailable, "ruleset", "live on %d/%d nodes", r.Live, r.Nodes)
+		if err == nil && (r.Version.Compare(before.Version) <= 0 || r.Nodes != s.layout.nodes || r.Live != s.layout.nodes) {
+			err = fleet.NewError(fleet.ErrUnavailable, "ruleset", "version %v (before the rule: %v) is live on %d/%d nodes; waiting: %v", r.Version, before.Version, r.Live, r.Nodes, r.Waiting)
 		}
 		return err
 	}); err != nil {

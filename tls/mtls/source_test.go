@@ -120,6 +120,30 @@ func TestCrashWhileWriting(t *testing.T) {
 	}
 }
 
+// TestTwoCrashesInARow interrupts one write between its moves and the next one before its first move.
+func TestTwoCrashesInARow(t *testing.T) {
+	ca, now, dir := newCA(t, "nodes"), time.Now(), t.TempDir()
+	cert, key := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
+	write(t, cert, key, node(ca, cluster, now))
+	old := must[[]byte](t)(os.ReadFile(cert))
+	want := write(t, cert, key, node(ca, cluster, now))
+	if err := errors.Join(os.Rename(cert, cert+".new"), os.WriteFile(cert, old, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	// A directory that is not empty stands where the next key would be written.
+	if err := os.MkdirAll(filepath.Join(key+".new", "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	k := newKey(t)
+	next := must[[]byte](t)(ca.SignNode(cluster, "n1", k.Public(), now))
+	if err := mtls.WriteIdentity(cert, key, next, must[[]byte](t)(mtls.EncodeKey(k))); err == nil {
+		t.Fatal("the write was not interrupted")
+	}
+	if s := must[*mtls.Source](t)(mtls.OpenSource(cert, key)); !shows(t, s, want) {
+		t.Error("the other identity is read")
+	}
+}
+
 func TestIdentityFilesArePrivate(t *testing.T) {
 	dir := t.TempDir()
 	cert, key := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")

@@ -89,7 +89,7 @@ func openWAL(dir string, meta *metadb.BoltMetaDB, segmentBytes int, log hclog.Lo
 			w, err = nil, fmt.Errorf("%w: %v", fleet.ErrCorrupt, p)
 		}
 	}()
-	return wal.Open(dir, wal.WithMetaStore(meta), wal.WithCodec(&checkedCodec{}), wal.WithSegmentSize(segmentBytes), wal.WithLogger(log.Named("wal")))
+	return wal.Open(dir, wal.WithMetaStore(meta), wal.WithSegmentFiler(newSegments(dir)), wal.WithSegmentSize(segmentBytes), wal.WithLogger(log.Named("wal")))
 }
 
 // check reads every entry and the newest snapshot, and that no entry is missing: at the end, where the mark says the

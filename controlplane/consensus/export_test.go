@@ -1,0 +1,49 @@
+package consensus
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+)
+
+// WithLogStore puts wrap between Raft and the write-ahead log.
+func WithLogStore(o Options, wrap func(raft.LogStore) raft.LogStore) Options {
+	o.wrapLog = wrap
+	return o
+}
+
+// WithSegmentBytes seals segments of the write-ahead log at that size.
+func WithSegmentBytes(o Options, n int) Options {
+	o.segmentBytes = n
+	return o
+}
+
+// OpenInMemory starts a member without disk and network, which fits in a bubble of fake time.
+func OpenInMemory(o Options, transport *raft.InmemTransport) (*Node, error) {
+	o = o.withDefaults()
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	store := raft.NewInmemStore()
+	return open(o, parts{
+		logs: store, stable: store, snapshots: raft.NewInmemSnapshotStore(), transport: transport,
+		disconnect: transport.Close, release: func() error { return nil },
+	})
+}
+
+// Crash stops the member as a crash would look to the others: nothing is handed over.
+func (n *Node) Crash(ctx context.Context) error {
+	n.closeOnce.Do(func() { n.closeErr = n.stop(ctx, false) })
+	return n.closeErr
+}
+
+// NewLogger is the logger that Raft is given.
+func NewLogger(l *slog.Logger) hclog.Logger { return newLogger(l) }
+
+// AddChecksum and CutChecksum are what is done to an entry before it is written, and when it is read.
+func AddChecksum(entry []byte) []byte { return addChecksum(entry) }
+
+// CutChecksum is the other direction.
+func CutChecksum(b []byte) ([]byte, error) { return cutChecksum(b) }

@@ -44,6 +44,7 @@ type nodeConfig struct {
 	JoinTokenFile     string   `yaml:"join_token_file"`
 	PollInterval      string   `yaml:"poll_interval"`
 	HeartbeatInterval string   `yaml:"heartbeat_interval"`
+	DrainTimeout      string   `yaml:"drain_timeout"`
 	Resolver          string   `yaml:"resolver"`
 	LogLevel          string   `yaml:"log_level"`
 }
@@ -65,7 +66,7 @@ func (f *Fleet) nodeConfig(i int) nodeConfig {
 		DataDir: f.dir.data(name), Node: name, Addresses: []string{ip},
 		HTTPS: at(ip, portHTTPS), HTTP: at(ip, portHTTP), Admin: at(ip, portAdmin),
 		ControlPlane: f.layout.allMembers(portAPI), JoinTokenFile: f.dir.config(name + ".token"),
-		PollInterval: "5s", HeartbeatInterval: "1s", Resolver: f.layout.customerDNS(), LogLevel: "info",
+		PollInterval: "5s", HeartbeatInterval: "1s", DrainTimeout: "3s", Resolver: f.layout.customerDNS(), LogLevel: "info",
 	}
 }
 

@@ -97,7 +97,7 @@ func TestDirectoryOfAKilledFleetIsWiped(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = end() }()
-	if !strings.Contains(out.String(), "left by a fleet that was killed") {
+	if !strings.Contains(out.String(), "which an earlier fleet left") {
 		t.Errorf("message: %q", out.String())
 	}
 	if _, err := os.Stat(old); !errors.Is(err, os.ErrNotExist) {

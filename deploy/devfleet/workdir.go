@@ -54,7 +54,7 @@ func openWorkdir(ctx context.Context, path string, out io.Writer) (*workdir, err
 	}
 	w := &workdir{path: path, id: rand.Text(), lock: lock}
 	if len(entries) > 0 {
-		_, _ = fmt.Fprintf(out, "wiping %s: it was left by a fleet that was killed\n", path)
+		_, _ = fmt.Fprintf(out, "wiping %s, which an earlier fleet left\n", path)
 		if err := killMarked(ctx, strings.TrimSpace(string(old))); err != nil {
 			return nil, errors.Join(err, w.Close())
 		}

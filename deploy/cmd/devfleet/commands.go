@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"text/tabwriter"
 
 	"github.com/edgefleet/edgefleet/deploy/devfleet"
@@ -66,7 +67,11 @@ func status(dir *string) *cobra.Command {
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			_, _ = fmt.Fprintln(w, "NAME\tSTATE\tPID\tLAST EXIT")
 			for _, p := range ps {
-				_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", p.Name, p.State, p.PID, p.Exit)
+				pid := "-"
+				if p.PID != 0 {
+					pid = strconv.Itoa(p.PID)
+				}
+				_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Name, p.State, pid, p.Exit)
 			}
 			return w.Flush()
 		},

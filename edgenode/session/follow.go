@@ -18,7 +18,7 @@ const (
 	// firstRetry is the first wait after a head that could not be loaded yet; it doubles up to the poll interval.
 	firstRetry = time.Second
 	// maxCounters bounds the tenants in one report, so that it fits into a message; the others follow in the next.
-	maxCounters = 2000
+	maxCounters = 1000
 )
 
 // follow applies heads as they arrive, and polls: at the start and after each connect at once, else at jittered intervals.
@@ -87,6 +87,9 @@ func (s *Session) pollBus(ctx context.Context, body []byte) (fleet.HeadSet, erro
 	reply, err := s.bus.Request(ctx, s.options.Node.PollSubject(), body)
 	if err != nil {
 		return fleet.HeadSet{}, fmt.Errorf("poll by nats: %w", err)
+	}
+	if kind := reply.Header.Get(fleet.BlobErrorHeader); kind != "" {
+		return fleet.HeadSet{}, fmt.Errorf("%w: poll by nats: a member answered %.64q", fleet.ErrUnavailable, kind)
 	}
 	var set fleet.HeadSet
 	if err := json.Unmarshal(reply.Data, &set); err != nil {

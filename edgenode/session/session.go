@@ -126,10 +126,7 @@ func New(o Options) (*Session, error) {
 		pollNow: make(chan struct{}, 1), beatNow: make(chan struct{}, 1),
 		polls: o.Telemetry.Counter("edgefleet_node_polls_total"), blobs: o.Telemetry.Counter("edgefleet_node_blobs_total"),
 	}
-	var err error
-	if s.members, err = openMembers(o); err != nil {
-		return nil, err
-	}
+	s.members = openMembers(o)
 	s.https = newHTTPSClient(o)
 	if s.bus == nil {
 		s.bus = newNATSBus(o)

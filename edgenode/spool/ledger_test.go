@@ -3,6 +3,7 @@ package spool_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -107,10 +108,12 @@ func BenchmarkAppendDurably(b *testing.B) {
 		s.Append(ev)
 		if sent++; sent%2048 == 0 {
 			for spooled()+2048 < sent { // stay within the queue
+				runtime.Gosched()
 			}
 		}
 	}
 	for spooled() < sent {
+		runtime.Gosched()
 	}
 	b.ReportMetric(float64(sent)/b.Elapsed().Seconds(), "events/s")
 }

@@ -1,0 +1,206 @@
+package events
+
+import (
+	"context"
+	"database/sql"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/edgefleet/edgefleet/fleet"
+)
+
+// Limits of a query.
+const (
+	DefaultLimit = 50
+	MaxLimit     = 100
+)
+
+// Query selects events; zero fields select all.
+type Query struct {
+	// Tenant is required of callers that act for a tenant; empty means every tenant.
+	Tenant fleet.TenantID
+	Host   fleet.HostName
+	Type   fleet.AttackType
+	Status fleet.BlockStatus
+	// Since is the earliest event time, Until the first one too late.
+	Since, Until time.Time
+	// Cursor is Page.Next of the page before; the other fields must be the same.
+	Cursor string
+	// Limit bounds the page; DefaultLimit if 0, at most MaxLimit.
+	Limit int
+	// Ascending returns the oldest first.
+	Ascending bool
+}
+
+// Page is one page of events, newest first unless the query said otherwise.
+type Page struct {
+	Events []fleet.Event `json:"events"`
+	// Next continues after this page; empty on the last one.
+	Next string `json:"next,omitempty"`
+}
+
+// cursor is the place of the last event of a page.
+type cursor struct {
+	Time      int64         `json:"t"`
+	ID        fleet.EventID `json:"i"`
+	Ascending bool          `json:"a,omitempty"`
+}
+
+func (q Query) validate() (Query, cursor, error) {
+	if q.Limit == 0 {
+		q.Limit = DefaultLimit
+	}
+	if q.Limit < 0 || q.Limit > MaxLimit {
+		return q, cursor{}, fleet.Invalid("limit", "a page of %d events: give 1 to %d", q.Limit, MaxLimit)
+	}
+	if !q.Since.IsZero() && !q.Until.IsZero() && q.Until.Before(q.Since) {
+		return q, cursor{}, fleet.Invalid("until", "the end of the time range is before its start")
+	}
+	c, err := decodeCursor(q.Cursor)
+	if err == nil && q.Cursor != "" && c.Ascending != q.Ascending {
+		err = fleet.Invalid("cursor", "the cursor is of a query in the other order")
+	}
+	return q, c, err
+}
+
+func encodeCursor(c cursor) (string, error) {
+	b, err := json.Marshal(c)
+	return base64.RawURLEncoding.EncodeToString(b), err
+}
+
+func decodeCursor(s string) (cursor, error) {
+	if s == "" {
+		return cursor{}, nil
+	}
+	var c cursor
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	if len(s) > 512 || err != nil || fleet.DecodeStrict(b, &c) != nil || c.Time < 0 || c.ID == "" {
+		return cursor{}, fleet.Invalid("cursor", "not a cursor of this query: use next of the page before, or leave it out")
+	}
+	return c, nil
+}
+
+// Query returns the page of events that q selects.
+func (s *Store) Query(ctx context.Context, q Query) (Page, error) {
+	q, c, err := q.validate()
+	if err != nil {
+		return Page{}, err
+	}
+	s.files.RLock()
+	defer s.files.RUnlock()
+	page := Page{Events: []fleet.Event{}}
+	for _, d := range s.daysFor(q, c) {
+		// One more than the page holds shows whether there is another page.
+		evs, err := d.query(ctx, q, c, q.Limit+1-len(page.Events))
+		if err != nil {
+			return Page{}, fmt.Errorf("query events of %s: %w", d.name, err)
+		}
+		if page.Events = append(page.Events, evs...); len(page.Events) <= q.Limit {
+			continue
+		}
+		page.Events = page.Events[:q.Limit]
+		last := page.Events[q.Limit-1]
+		page.Next, err = encodeCursor(cursor{last.Time.UnixNano(), last.ID, q.Ascending})
+		return page, err
+	}
+	return page, nil
+}
+
+// daysFor lists the days that may hold events of q after the cursor, in the order of q.
+func (s *Store) daysFor(q Query, c cursor) (days []*day) {
+	from, to := "", "9999"
+	if !q.Since.IsZero() {
+		from = dayOf(q.Since)
+	}
+	if !q.Until.IsZero() {
+		to = dayOf(q.Until)
+	}
+	if at := dayOf(time.Unix(0, c.Time)); c.ID != "" && q.Ascending {
+		from = max(from, at)
+	} else if c.ID != "" {
+		to = min(to, at)
+	}
+	names := slices.Sorted(maps.Keys(s.days))
+	if !q.Ascending {
+		slices.Reverse(names)
+	}
+	for _, name := range names {
+		if name >= from && name <= to {
+			days = append(days, s.days[name])
+		}
+	}
+	return days
+}
+
+func (d *day) query(ctx context.Context, q Query, c cursor, limit int) ([]fleet.Event, error) {
+	where, args := []string{"1"}, []any{}
+	add := func(set bool, clause string, values ...any) {
+		if set {
+			where = append(where, clause)
+			args = append(args, values...)
+		}
+	}
+	after, direction := "(time, id) < (?, ?)", "DESC"
+	if q.Ascending {
+		after, direction = "(time, id) > (?, ?)", "ASC"
+	}
+	add(q.Tenant != "", "tenant = ?", string(q.Tenant))
+	add(q.Host != "", "host = ?", string(q.Host))
+	add(q.Type != "", "type = ?", string(q.Type))
+	add(q.Status != "", "status = ?", string(q.Status))
+	add(!q.Since.IsZero(), "time >= ?", q.Since.UnixNano())
+	add(!q.Until.IsZero(), "time < ?", q.Until.UnixNano())
+	add(c.ID != "", after, c.Time, string(c.ID))
+	rows, err := d.db.QueryContext(ctx, "SELECT body FROM events WHERE "+strings.Join(where, " AND ")+
+		" ORDER BY time "+direction+", id "+direction+" LIMIT ?", append(args, limit)...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	var evs []fleet.Event
+	for rows.Next() {
+		var body []byte
+		if err := rows.Scan(&body); err != nil {
+			return nil, err
+		}
+		ev, err := decodeBody(body)
+		if err != nil {
+			return nil, err
+		}
+		evs = append(evs, ev)
+	}
+	return evs, rows.Err()
+}
+
+// Get returns one event; an event of another tenant is ErrNotFound too. An empty tenant means any.
+func (s *Store) Get(ctx context.Context, tenant fleet.TenantID, id fleet.EventID) (fleet.Event, error) {
+	notFound := fleet.NewError(fleet.ErrNotFound, "event", "there is no event %.200q", string(id))
+	if _, _, _, err := fleet.ParseEventID(id); err != nil {
+		return fleet.Event{}, notFound
+	}
+	s.files.RLock()
+	defer s.files.RUnlock()
+	names := slices.Sorted(maps.Keys(s.days))
+	for _, name := range slices.Backward(names) {
+		var body []byte
+		err := s.days[name].db.QueryRowContext(ctx, `SELECT body FROM events WHERE id = ?`, string(id)).Scan(&body)
+		if errors.Is(err, sql.ErrNoRows) {
+			continue
+		}
+		if err != nil {
+			return fleet.Event{}, fmt.Errorf("get event: %w", err)
+		}
+		ev, err := decodeBody(body)
+		if err == nil && tenant != "" && ev.Tenant != tenant {
+			return fleet.Event{}, notFound
+		}
+		return ev, err
+	}
+	return fleet.Event{}, notFound
+}

@@ -1,0 +1,78 @@
+package events
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/edgefleet/edgefleet/fleet"
+)
+
+// tailLength bounds what one subscriber may be behind.
+const tailLength = 256
+
+// tail hands newly stored events to subscribers.
+type tail struct {
+	skipped metric.Int64Counter
+
+	mu     sync.Mutex
+	closed bool
+	subs   []chan fleet.Event
+}
+
+// Subscribe returns a channel of the events of all tenants that are stored from now on; cancel ends it and closes the
+// channel, as Close does. A subscriber that is too slow misses events; they are counted, and a query returns them.
+func (s *Store) Subscribe() (<-chan fleet.Event, func()) {
+	return s.tail.subscribe()
+}
+
+func (t *tail) subscribe() (<-chan fleet.Event, func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	ch := make(chan fleet.Event, tailLength)
+	if t.closed {
+		close(ch)
+		return ch, func() {}
+	}
+	t.subs = append(t.subs, ch)
+	return ch, sync.OnceFunc(func() { t.cancel(ch) })
+}
+
+func (t *tail) cancel(ch chan fleet.Event) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if i := slices.Index(t.subs, ch); i >= 0 {
+		t.subs = slices.Delete(t.subs, i, i+1)
+		close(ch)
+	}
+}
+
+func (t *tail) publish(ctx context.Context, evs []fleet.Event) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	skipped := int64(0)
+	for _, ch := range t.subs {
+		for _, ev := range evs {
+			select {
+			case ch <- ev:
+			default:
+				skipped++
+			}
+		}
+	}
+	if skipped > 0 {
+		t.skipped.Add(ctx, skipped)
+	}
+}
+
+func (t *tail) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	for _, ch := range t.subs {
+		close(ch)
+	}
+	t.subs = nil
+}

@@ -16,6 +16,6 @@
 //     cannot read whole.
 //   - A committed entry that the state machine cannot decode must make raft.FSM.Apply panic. Raft applies entries on a
 //     goroutine of its own, so the panic ends the process: that is intended. The member halts loudly, with the index
-//     and term in its last log line, rather than skip an entry that the others applied. Open panics the same way while
-//     it replays a snapshot that raft.FSM.Restore panics on; an error from Restore is returned by Open.
+//     and term in its last log line, rather than skip an entry that the others applied. A snapshot that raft.FSM.Restore
+//     refuses is an error of Open.
 package consensus

@@ -107,13 +107,23 @@ func open(o Options, p parts) (*Node, error) {
 	}
 	n.leadership.changed = make(chan struct{})
 	notify := make(chan bool, 1)
-	n.raft, err = raft.NewRaft(o.config(notify), n.fsm, cached, p.stable, p.snapshots, p.transport)
-	if err != nil {
+	if n.raft, err = newRaft(o.config(notify), n.fsm, cached, p); err != nil {
 		return nil, fmt.Errorf("start raft on the log of member %s: %w", o.Member, err)
 	}
 	n.owned.Go(func() { n.follow(notify) })
 	n.publish(tel)
 	return n, nil
+}
+
+// newRaft turns the panics of Raft's start, which come before its goroutines, into errors: it panics when the state
+// machine refuses the newest snapshot and the log does not reach back to an older one.
+func newRaft(c *raft.Config, fsm raft.FSM, logs raft.LogStore, p parts) (r *raft.Raft, err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			r, err = nil, fmt.Errorf("%w: %v", fleet.ErrCorrupt, cause)
+		}
+	}()
+	return raft.NewRaft(c, fsm, logs, p.stable, p.snapshots, p.transport)
 }
 
 // Bootstrap makes this member the only voter of a new cluster. It is done once in a cluster's life, on one member;
@@ -134,7 +144,8 @@ func (n *Node) Bootstrap() error {
 // Addr is the address that other members are told.
 func (n *Node) Addr() string { return string(n.advertise) }
 
-// Snapshot writes a snapshot of the state machine now and drops the log behind it. It is nothing new to the cluster.
+// Snapshot writes a snapshot of the state machine now and drops the log behind it, here only. Without anything new
+// since the last one it does nothing.
 func (n *Node) Snapshot() error {
 	err := n.raft.Snapshot().Error()
 	if err == nil || errors.Is(err, raft.ErrNothingNewToSnapshot) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/hashicorp/go-hclog"
@@ -218,6 +219,8 @@ type watchedLog struct {
 	mark   *mark
 	health *observability.Health
 	log    *slog.Logger
+	// damaged keeps the member unhealthy after an entry could not be read, however well appends go.
+	damaged atomic.Bool
 }
 
 // StoreLog implements raft.LogStore.
@@ -237,7 +240,9 @@ func (w *watchedLog) StoreLogs(logs []*raft.Log) error {
 			w.log.WarnContext(context.Background(), "mark of the write-ahead log lags", "err", err)
 		}
 	}
-	w.health.Set(healthLog, nil)
+	if !w.damaged.Load() {
+		w.health.Set(healthLog, nil)
+	}
 	return nil
 }
 
@@ -245,6 +250,7 @@ func (w *watchedLog) StoreLogs(logs []*raft.Log) error {
 func (w *watchedLog) GetLog(index uint64, l *raft.Log) error {
 	err := getLog(w.LogStore, index, l)
 	if err != nil && !errors.Is(err, raft.ErrLogNotFound) {
+		w.damaged.Store(true)
 		w.health.Set(healthLog, fmt.Errorf("read entry %d of the write-ahead log: %w", index, err))
 	}
 	return err

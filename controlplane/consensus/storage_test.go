@@ -295,3 +295,24 @@ func FuzzEntryChecksum(f *testing.F) {
 		}
 	})
 }
+
+func TestAnEntryThatRotsWhileTheMemberRunsMakesItUnhealthy(t *testing.T) {
+	ms := cluster(t, 1, func(o *consensus.Options) { *o = consensus.WithSegmentBytes(*o, 1<<10) })
+	for i := range 600 { // more than Raft keeps in memory
+		apply(t, ms[0], fmt.Sprintf("command-%d;", i))
+	}
+	edit(t, segments(t, ms[0].options)[1], flip(t, 2))
+	// A new member needs every entry.
+	o := newAuthority(t).options(t, "m2")
+	o.ServerTLS, o.ClientTLS = ms[0].options.ServerTLS, ms[0].options.ClientTLS
+	newcomer := start(t, o)
+	if err := ms[0].AddNonvoter(t.Context(), "m2", newcomer.Addr()); err != nil {
+		t.Fatal(err)
+	}
+	unhealthy := func() bool { return strings.Contains(ms[0].tel.Health.Ready()["raft_log"], "checksum") }
+	eventually(t, "the member is unhealthy", unhealthy)
+	apply(t, ms[0], "x")
+	if !unhealthy() {
+		t.Error("an append made a damaged log healthy")
+	}
+}

@@ -66,7 +66,9 @@ func (p *Proxy) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 	x.w.unlimit() // the server's own write timeout must not end a stream
 	if r.Body != nil && r.Body != http.NoBody {
 		x.body = newBody(r, control, p.limits)
-		r.Body = x.body
+		// In a copy: the server looks at its own request's body to decide what becomes of an unread rest.
+		x.r = r.WithContext(r.Context())
+		x.r.Body = x.body
 	}
 	return x
 }
@@ -131,6 +133,9 @@ func (x *exchange) refuse(reason string, status int) {
 	writePage(x.w, x.r, status, x.id)
 }
 
+// abandon ends a request whose client went away. Without it, net/http would send an empty 200.
+func (x *exchange) abandon() { panic(http.ErrAbortHandler) }
+
 // judge reads the inspected part of the body and asks the Judge. It reports whether the request may go on; if not, it
 // is answered.
 func (x *exchange) judge() bool {
@@ -186,6 +191,7 @@ func (x *exchange) refuseBody(err error) {
 	case errors.As(err, &timeout) && timeout.Timeout():
 		x.refuse("body_timeout", http.StatusRequestTimeout)
 	case x.r.Context().Err() != nil:
+		x.abandon()
 	default:
 		x.refuse("body_malformed", http.StatusBadRequest)
 	}

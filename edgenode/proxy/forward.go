@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
@@ -96,12 +95,10 @@ func (x *exchange) failed(w http.ResponseWriter, _ *http.Request, err error) {
 	switch bodyErr := x.body.err(); {
 	case x.w.status != 0:
 		// An upgrade that broke off; the connection is not ours any more.
-	case errors.Is(bodyErr, errBodyTooLarge):
-		x.refuseBody(bodyErr)
-	case x.r.Context().Err() != nil:
-		// The client went away: nobody reads an answer, and no origin is to blame.
 	case bodyErr != nil:
 		x.refuseBody(bodyErr)
+	case x.r.Context().Err() != nil:
+		x.abandon()
 	default:
 		_, status := originError(err)
 		writePage(w, x.r, status, x.id)

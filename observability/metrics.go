@@ -35,6 +35,7 @@ func Metrics() []Metric {
 		nodeMetrics,
 		spoolMetrics,
 		eventMetrics,
+		wafMetrics,
 		raftMetrics,
 	)
 }
@@ -102,4 +103,12 @@ var raftMetrics = []Metric{
 	{Name: "edgefleet_raft_peers", Kind: KindGauge, Unit: "1", Description: "Members in the configuration, this one included."},
 	{Name: "edgefleet_raft_apply_seconds", Kind: KindHistogram, Unit: "s", Description: "Time that the state machine took for one command."},
 	{Name: "edgefleet_raft_refused_connections_total", Kind: KindCounter, Unit: "1", Description: "Connections to the Raft port that did not prove to be from a member."},
+}
+
+// wafMetrics are those of an edge node's rule engine.
+var wafMetrics = []Metric{
+	{Name: "edgefleet_waf_verdicts_total", Kind: KindCounter, Unit: "1", Description: "Requests by verdict: clean, experimental, monitored, blocked, or unjudged because the engine failed.", Labels: []string{"verdict", "tenant"}},
+	{Name: "edgefleet_waf_errors_total", Kind: KindCounter, Unit: "1", Description: "Failures of the rule engine, which are fenced to one request, by reason.", Labels: []string{"reason", "tenant"}},
+	{Name: "edgefleet_waf_partial_total", Kind: KindCounter, Unit: "1", Description: "Requests of which a part was not inspected, by cause.", Labels: []string{"cause"}},
+	{Name: "edgefleet_waf_judge_seconds", Kind: KindHistogram, Unit: "s", Description: "Time to judge one request, without waiting for a slot."},
 }

@@ -1,32 +1,103 @@
-// Package waf judges requests with a tenant's own rules and the OWASP core rule set.
+// Package waf judges requests with a tenant's own rules and the OWASP core rule set, and describes what it found as
+// masked events.
+//
+// One engine serves all tenants: the core rule set is compiled once, and always in detection mode, so that the mode, the
+// threshold and experimental rules are decided here. The verdict is local: no I/O, except that Coraza keeps uploaded
+// files of a request in memory-backed files while it looks at it. It does not touch the request, answer the client, or
+// keep events.
+//
+// It fails open: a panic, an engine that is busy until the caller's deadline, or a body beyond the inspected prefix never
+// fails the request. The Decision says so, and it is counted.
 package waf
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/netip"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"github.com/corazawaf/coraza/v3"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
 
 	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/fleet/mask"
 	"github.com/edgefleet/edgefleet/fleet/request"
 	"github.com/edgefleet/edgefleet/fleet/rules"
+	"github.com/edgefleet/edgefleet/observability"
 )
 
 // Options configures an Engine; zero fields take the defaults.
 type Options struct {
 	// ParanoiaLevel of the core rule set, 1 to 4; default 1.
 	ParanoiaLevel int
-	// AnomalyThreshold is the inbound score from which a request is malicious; default 5.
+	// AnomalyThreshold is the inbound score from which a request is malicious; default 5, one critical match.
 	AnomalyThreshold int
-	// BodyLimit bounds the inspected body in bytes; default 128 KiB.
+	// BodyLimit bounds the inspected body in bytes; default 128 KiB. What is beyond it passes.
 	BodyLimit int
 	// Concurrency bounds the requests judged at once; default twice the CPUs.
 	Concurrency int
+	// Telemetry receives metrics and the stacks of panics; nil discards them.
+	Telemetry *observability.Telemetry
+}
+
+func (o *Options) validate() error {
+	defaults := []struct {
+		field    *int
+		name     string
+		value    int
+		min, max int
+	}{
+		{&o.ParanoiaLevel, "paranoia_level", 1, 1, 4},
+		{&o.AnomalyThreshold, "anomaly_threshold", 5, 1, 10_000},
+		{&o.BodyLimit, "body_limit", 128 << 10, 1 << 10, 16 << 20},
+		{&o.Concurrency, "concurrency", 2 * runtime.GOMAXPROCS(0), 1, 10_000},
+	}
+	for _, d := range defaults {
+		if *d.field == 0 {
+			*d.field = d.value
+		}
+		if *d.field < d.min || *d.field > d.max {
+			return fleet.Invalid(d.name, "%s is %d: give %d to %d", d.name, *d.field, d.min, d.max)
+		}
+	}
+	if o.Telemetry == nil {
+		o.Telemetry = observability.Discard()
+	}
+	return nil
 }
 
 // Engine judges requests for all tenants. It is safe for concurrent use.
-type Engine struct{}
+type Engine struct {
+	options Options
+	waf     coraza.WAF
+	masks   *mask.Set
+	slots   chan struct{}
+
+	verdicts, failures, partial metric.Int64Counter
+	seconds                     metric.Float64Histogram
+}
 
 // NewEngine compiles the core rule set, which takes about a second.
-func NewEngine(o Options) (*Engine, error) { return &Engine{}, nil }
+func NewEngine(o Options) (*Engine, error) {
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	w, err := compileCRS(o)
+	if err != nil {
+		return nil, fmt.Errorf("compile core rule set: %w", err)
+	}
+	return &Engine{
+		options: o, waf: w, masks: mask.Default(), slots: make(chan struct{}, o.Concurrency),
+		verdicts: o.Telemetry.Counter("edgefleet_waf_verdicts_total"),
+		failures: o.Telemetry.Counter("edgefleet_waf_errors_total"),
+		partial:  o.Telemetry.Counter("edgefleet_waf_partial_total"),
+		seconds:  o.Telemetry.Histogram("edgefleet_waf_judge_seconds"),
+	}, nil
+}
 
 // Input is one request to judge.
 type Input struct {
@@ -44,11 +115,87 @@ type Decision struct {
 	Block bool
 	// Malicious says that it was judged malicious, in any mode.
 	Malicious bool
-	// Events are masked, one for each attack type; the caller adds node, sequence, time and ids.
+	// Events are masked, one for each attack type; the caller adds node, sequence, time and ids. A request that only
+	// experimental rules matched has events and is not malicious.
 	Events []fleet.Event
 	// EngineError says that the request was not, or not wholly, judged; it passes unless Block is set.
 	EngineError error
 }
 
-// Judge judges one request.
-func (e *Engine) Judge(ctx context.Context, in Input) Decision { return Decision{} }
+// Judge judges one request. It waits for a free slot until ctx ends; the time that judging takes is bounded by the
+// limits of the request and its body.
+func (e *Engine) Judge(ctx context.Context, in Input) Decision {
+	if in.Mode == fleet.ModeOff {
+		return Decision{}
+	}
+	select {
+	case e.slots <- struct{}{}:
+		defer func() { <-e.slots }()
+	case <-ctx.Done():
+		err := fmt.Errorf("%w: the rule engine is busy: %w", fleet.ErrTimeout, context.Cause(ctx))
+		return e.count(ctx, in, Decision{EngineError: e.failed(ctx, in, "busy", err)})
+	}
+	start := time.Now()
+	d := e.judge(ctx, in)
+	e.seconds.Record(ctx, time.Since(start).Seconds())
+	return e.count(ctx, in, d)
+}
+
+func (e *Engine) judge(ctx context.Context, in Input) Decision {
+	var f findings
+	d := Decision{EngineError: errors.Join(
+		e.fence(ctx, in, "rules", func() error { f.own = in.Rules.Evaluate(in.Request); return nil }),
+		e.fence(ctx, in, "crs", func() (err error) { f.crs, err = e.inspect(ctx, in); return err }),
+	)}
+	crs := f.crs.score >= e.options.AnomalyThreshold
+	d.Malicious = crs || f.decisive()
+	d.Block = d.Malicious && in.Mode == fleet.ModeBlock
+	if !crs {
+		f.crs.matches = nil // below the threshold they are no findings
+	}
+	err := e.fence(ctx, in, "events", func() error {
+		d.Events = describe(in, f, d.Block, e.masks)
+		return nil
+	})
+	d.EngineError = errors.Join(d.EngineError, err)
+	return d
+}
+
+// fence runs one part of judging. A panic stays within the request and becomes an error without the request's data.
+func (e *Engine) fence(ctx context.Context, in Input, part string, f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			kind := "panic"
+			if r, ok := p.(runtime.Error); ok {
+				kind = r.Error()
+			}
+			e.options.Telemetry.Logger.ErrorContext(ctx, "rule engine panicked", "tenant", in.Tenant, "host", in.Host, "part", part, "err", kind, "stack", string(debug.Stack()))
+			err = e.failed(ctx, in, "panic_"+part, fmt.Errorf("judge request: %s panicked: %s", part, kind))
+		}
+	}()
+	if err := f(); err != nil {
+		return e.failed(ctx, in, part, err)
+	}
+	return nil
+}
+
+func (e *Engine) failed(ctx context.Context, in Input, reason string, err error) error {
+	e.failures.Add(ctx, 1, metric.WithAttributes(attribute.String("reason", reason), attribute.String("tenant", string(in.Tenant))))
+	return err
+}
+
+func (e *Engine) count(ctx context.Context, in Input, d Decision) Decision {
+	verdict := "clean"
+	switch {
+	case d.Block:
+		verdict = "blocked"
+	case d.Malicious:
+		verdict = "monitored"
+	case d.EngineError != nil:
+		verdict = "unjudged"
+	case len(d.Events) > 0:
+		verdict = "experimental"
+	}
+	e.verdicts.Add(ctx, 1, metric.WithAttributes(attribute.String("verdict", verdict), attribute.String("tenant", string(in.Tenant))))
+	return d
+}

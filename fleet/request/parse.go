@@ -131,7 +131,8 @@ func (b *builder) problem(p fleet.Point, reason Reason) {
 func (b *builder) line() {
 	path, query := splitTarget(b.r.in.URI)
 	b.r.path, b.r.query = unescape(path, false), query
-	b.add(root(b.r.in.URI, unescape(b.r.in.URI, false), "uri"))
+	// The target is kept as it was sent: decoded, it could not be taken apart (and masked) any more.
+	b.add(root(b.r.in.URI, b.r.in.URI, "uri"))
 	b.add(root(path, b.r.path, "path"))
 
 	segments := strings.Split(strings.TrimPrefix(path, "/"), "/")

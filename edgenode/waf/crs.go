@@ -1,0 +1,206 @@
+package waf
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/corazawaf/coraza-coreruleset/v4"
+	"github.com/corazawaf/coraza/v3"
+	"github.com/corazawaf/coraza/v3/experimental/plugins/plugintypes"
+	"github.com/corazawaf/coraza/v3/types"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/edgefleet/edgefleet/fleet/request"
+)
+
+// Rules of our own in the engine: what Coraza itself could not parse.
+const (
+	ruleBodyError      = 200002
+	ruleMultipartError = 200003
+	ruleArgumentLimit  = 200004
+	ruleArgumentLimit2 = 200005
+)
+
+// directives configure Coraza and load the request rules of the core rule set. Methods and content types are those of
+// web APIs; the core rule set's own lists are for classic sites.
+const directives = `
+SecRuleEngine DetectionOnly
+SecAuditEngine Off
+SecRequestBodyAccess On
+SecRequestBodyLimit %[1]d
+SecRequestBodyInMemoryLimit %[1]d
+SecRequestBodyLimitAction ProcessPartial
+SecRequestBodyJsonDepthLimit 64
+SecArgumentsLimit 1000
+SecResponseBodyAccess Off
+SecUploadKeepFiles Off
+SecUploadDir %[2]s
+SecRule REQUEST_HEADERS:Content-Type "^(?:application(?:/soap\+|/)|text/)xml" "id:200000,phase:1,t:none,t:lowercase,pass,nolog,ctl:requestBodyProcessor=XML"
+SecRule REQUEST_HEADERS:Content-Type "^(?:application|text)/(?:[a-z0-9.-]+[+])?json" "id:200001,phase:1,t:none,t:lowercase,pass,nolog,ctl:requestBodyProcessor=JSON"
+SecRule REQBODY_ERROR "!@eq 0" "id:200002,phase:2,t:none,pass,nolog,msg:'Failed to parse request body',severity:2"
+SecRule MULTIPART_STRICT_ERROR "!@eq 0" "id:200003,phase:2,t:none,pass,nolog,msg:'Multipart request body failed strict validation',severity:2"
+SecRule ARGUMENTS_LIMIT_REACHED "@eq 1" "id:200004,phase:1,t:none,pass,nolog"
+SecRule ARGUMENTS_LIMIT_REACHED "@eq 1" "id:200005,phase:2,t:none,pass,nolog"
+Include @crs-setup.conf.example
+SecAction "id:900000,phase:1,pass,t:none,nolog,setvar:tx.blocking_paranoia_level=%[3]d"
+SecAction "id:900110,phase:1,pass,t:none,nolog,setvar:tx.inbound_anomaly_score_threshold=%[4]d"
+SecAction "id:900200,phase:1,pass,t:none,nolog,setvar:'tx.allowed_methods=GET HEAD POST OPTIONS PUT PATCH DELETE'"
+SecAction "id:900220,phase:1,pass,t:none,nolog,setvar:'tx.allowed_request_content_type=|application/x-www-form-urlencoded| |multipart/form-data| |text/xml| |application/xml| |application/soap+xml| |application/json| |text/json| |text/plain| |application/octet-stream| |application/vnd.api+json| |application/json-patch+json| |application/merge-patch+json| |application/ld+json| |application/problem+json| |application/csp-report| |application/reports+json| |application/cloudevents+json|'"
+Include @owasp_crs/REQUEST-*.conf
+`
+
+func compileCRS(o Options) (coraza.WAF, error) {
+	registerRX()
+	text := fmt.Sprintf(directives, o.BodyLimit, uploadDir(), o.ParanoiaLevel, o.AnomalyThreshold)
+	return coraza.NewWAF(coraza.NewWAFConfig().WithRootFS(coreruleset.FS).WithDirectives(text))
+}
+
+// uploadDir is where Coraza copies uploaded files while it parses them: memory where the system has it, because request
+// data must not reach a disk.
+func uploadDir() string {
+	const memory = "/dev/shm"
+	if f, err := os.CreateTemp(memory, "crzmp*"); err == nil {
+		_, _ = f.Close(), os.Remove(f.Name())
+		return memory
+	}
+	return os.TempDir()
+}
+
+// inspection is what the core rule set found.
+type inspection struct {
+	score   int
+	matches []types.MatchedRule
+}
+
+// inspect runs the request phases of the core rule set.
+func (e *Engine) inspect(ctx context.Context, in Input) (result inspection, err error) {
+	tx := e.waf.NewTransaction()
+	defer func() {
+		if cerr := tx.Close(); cerr != nil && err == nil {
+			err = fmt.Errorf("close transaction: %w", cerr)
+		}
+	}()
+	req := in.Request.Input()
+	tx.ProcessConnection(in.ClientAddr.Addr().String(), int(in.ClientAddr.Port()), "", 0)
+	tx.ProcessURI(req.URI, req.Method, req.Proto)
+	addHeaders(tx, req)
+	tx.ProcessRequestHeaders()
+	if err := e.addBody(ctx, tx, in.Request); err != nil {
+		return inspection{}, err
+	}
+	if _, err := tx.ProcessRequestBody(); err != nil {
+		return inspection{}, fmt.Errorf("process body: %w", err)
+	}
+	return e.conclude(ctx, tx, len(req.Body) > e.options.BodyLimit || req.Truncated)
+}
+
+func addHeaders(tx types.Transaction, req request.Input) {
+	names := make([]string, 0, len(req.Header))
+	for name := range req.Header {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		for _, v := range req.Header[name] {
+			tx.AddRequestHeader(name, v)
+		}
+	}
+	if req.Host != "" && len(req.Header["Host"]) == 0 {
+		tx.AddRequestHeader("Host", req.Host)
+	}
+	tx.SetServerName(req.Host)
+	// net/http takes this header out; without it a body of unknown length looks like a protocol error.
+	if len(req.Body) > 0 && req.Proto == "HTTP/1.1" && req.Header.Get("Content-Length") == "" && req.Header.Get("Transfer-Encoding") == "" {
+		tx.AddRequestHeader("Transfer-Encoding", "chunked")
+	}
+}
+
+// addBody hands over the body if Coraza parses its type, and otherwise the values that our own parser found in it, so
+// that JSON which calls itself text is inspected too.
+func (e *Engine) addBody(ctx context.Context, tx types.Transaction, r *request.Request) error {
+	req := r.Input()
+	body := req.Body
+	if len(body) == 0 {
+		return nil
+	}
+	if len(body) > e.options.BodyLimit || req.Truncated {
+		e.incomplete(ctx, "body_limit")
+		body = body[:min(len(body), e.options.BodyLimit)]
+	}
+	if parsedByCoraza(req.Header) {
+		if _, _, err := tx.WriteRequestBody(body); err != nil {
+			return fmt.Errorf("write body: %w", err)
+		}
+		return nil
+	}
+	found := false
+	for _, v := range r.All() {
+		if v.Point[0][0] == "post" && len(v.Point) > 1 {
+			tx.AddPostRequestArgument(argumentName(v.Point), v.Value)
+			found = true
+		}
+	}
+	if !found {
+		e.incomplete(ctx, "body_type")
+	}
+	return nil
+}
+
+func parsedByCoraza(h http.Header) bool {
+	kind, _, _ := strings.Cut(strings.ToLower(strings.TrimSpace(h.Get("Content-Type"))), ";")
+	kind = strings.TrimSpace(kind)
+	switch kind {
+	case "application/x-www-form-urlencoded", "multipart/form-data", "text/xml", "application/xml", "application/soap+xml", "application/json", "text/json":
+		return true
+	}
+	return strings.HasPrefix(kind, "application/") && strings.HasSuffix(kind, "+json")
+}
+
+// conclude reads the score and what matched. truncated says that Coraza saw a part of the body only, so that it cannot
+// be blamed for its form.
+func (e *Engine) conclude(ctx context.Context, tx types.Transaction, truncated bool) (inspection, error) {
+	state, ok := tx.(plugintypes.TransactionState)
+	if !ok {
+		return inspection{}, fmt.Errorf("the transaction is a %T and has no variables", tx)
+	}
+	var result inspection
+	if score := state.Variables().TX().Get("blocking_inbound_anomaly_score"); len(score) > 0 {
+		n, err := strconv.Atoi(score[0])
+		if err != nil {
+			return inspection{}, fmt.Errorf("read anomaly score: %w", err)
+		}
+		result.score = n
+	}
+	for _, m := range tx.MatchedRules() {
+		switch id := m.Rule().ID(); {
+		case id == ruleArgumentLimit || id == ruleArgumentLimit2:
+			e.incomplete(ctx, "arguments")
+		case id == ruleBodyError || id == ruleMultipartError:
+			if truncated {
+				continue
+			}
+			// What we cannot parse, the origin may: it weighs as much as one critical match of the core rule set.
+			result.score += criticalScore
+			result.matches = append(result.matches, m)
+		case id >= firstDetection && id < firstEvaluation && staticMessage(m.Rule()) != "":
+			result.matches = append(result.matches, m)
+		}
+	}
+	return result, nil
+}
+
+const (
+	criticalScore = 5
+	// Rules of the core rule set from method enforcement up to, and without, the evaluation of the score detect attacks.
+	firstDetection, firstEvaluation = 911_000, 949_000
+)
+
+func (e *Engine) incomplete(ctx context.Context, cause string) {
+	e.partial.Add(ctx, 1, metric.WithAttributes(attribute.String("cause", cause)))
+}

@@ -2,6 +2,7 @@ package waf
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/corazawaf/coraza/v3/types"
@@ -41,10 +42,8 @@ func attackType(r types.RuleMetadata) fleet.AttackType {
 		return kind
 	}
 	for _, t := range tagTypes {
-		for _, tag := range r.Tags() {
-			if tag == t.tag {
-				return t.kind
-			}
+		if slices.Contains(r.Tags(), t.tag) {
+			return t.kind
 		}
 	}
 	return fleet.AttackProtocol

@@ -226,8 +226,10 @@ func TestNoSecretIsInAnEvent(t *testing.T) {
 		"broken":    {method: "POST", uri: "/?q=" + attack, contentType: "application/json", body: string(quoted[:len(quoted)-1])},
 		"as text":   {method: "POST", uri: "/?q=" + attack, contentType: "text/plain", body: string(quoted)},
 		"in secret": {uri: "/?password=" + url.QueryEscape(password+"' OR 1=1--") + "&token=" + token},
-		"multipart": {method: "POST", uri: "/?q=" + attack, contentType: "multipart/form-data; boundary=b",
-			body: "--b\r\nContent-Disposition: form-data; name=\"password\"\r\n\r\n" + password + "\r\n--b\r\nContent-Disposition: form-data; name=\"token\"\r\n\r\n" + token + "\r\n--b--\r\n"},
+		"multipart": {
+			method: "POST", uri: "/?q=" + attack, contentType: "multipart/form-data; boundary=b",
+			body: "--b\r\nContent-Disposition: form-data; name=\"password\"\r\n\r\n" + password + "\r\n--b\r\nContent-Disposition: form-data; name=\"token\"\r\n\r\n" + token + "\r\n--b--\r\n",
+		},
 		"smuggled": {uri: "/?q=" + attack + "&" + secrets, headers: map[string]string{"User-Agent": "sqlmap " + password, "X-Note": "' OR 1=1-- " + token}},
 	} {
 		t.Run(name, func(t *testing.T) {

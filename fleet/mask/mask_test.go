@@ -1,8 +1,10 @@
 package mask_test
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -147,11 +149,11 @@ func TestPointsAreNamedAndSorted(t *testing.T) {
 }
 
 func TestARequestWithTooManySecretsIsHiddenWhole(t *testing.T) {
-	body := ""
+	var body strings.Builder
 	for i := range 1000 {
-		body += "&token=secret" + string(rune('a'+i%26)) + string(rune('a'+i/26%26)) + string(rune('a'+i/676))
+		fmt.Fprintf(&body, "&token=secret%d", i)
 	}
-	if got := mask.Default().Apply(parse("/", form, body)).String("anything"); got != "*" {
+	if got := mask.Default().Apply(parse("/", form, body.String())).String("anything"); got != "*" {
 		t.Errorf("got %q, want *", got)
 	}
 }

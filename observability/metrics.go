@@ -37,6 +37,7 @@ func Metrics() []Metric {
 		eventMetrics,
 		wafMetrics,
 		raftMetrics,
+		apiMetrics,
 	)
 }
 
@@ -111,4 +112,10 @@ var wafMetrics = []Metric{
 	{Name: "edgefleet_waf_errors_total", Kind: KindCounter, Unit: "1", Description: "Failures of the rule engine, which are fenced to one request, by reason.", Labels: []string{"reason", "tenant"}},
 	{Name: "edgefleet_waf_partial_total", Kind: KindCounter, Unit: "1", Description: "Requests of which a part was not inspected, by cause.", Labels: []string{"cause"}},
 	{Name: "edgefleet_waf_judge_seconds", Kind: KindHistogram, Unit: "s", Description: "Time to judge one request, without waiting for a slot."},
+}
+
+// apiMetrics are about the public API of a member.
+var apiMetrics = []Metric{
+	{Name: "edgefleet_api_requests_total", Kind: KindCounter, Unit: "1", Description: "Requests to the API by method and status.", Labels: []string{"method", "status"}},
+	{Name: "edgefleet_api_request_seconds", Kind: KindHistogram, Unit: "s", Description: "Time from a request to its answer; streams count when they end.", Labels: []string{"method"}},
 }

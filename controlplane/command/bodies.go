@@ -164,6 +164,11 @@ type (
 	EntryDelete struct {
 		Key string `json:"key"`
 	}
+	// MemberJoin consumes a join token and records the member. Answers fleet.Member.
+	MemberJoin struct {
+		Token  fleet.TokenID `json:"token"`
+		Member fleet.Member  `json:"member"`
+	}
 )
 
 // Type implements Body.
@@ -243,3 +248,6 @@ func (EntryPut) Type() Type { return TypeEntryPut }
 
 // Type implements Body.
 func (EntryDelete) Type() Type { return TypeEntryDelete }
+
+// Type implements Body.
+func (MemberJoin) Type() Type { return TypeMemberJoin }

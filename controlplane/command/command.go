@@ -18,7 +18,7 @@ import (
 const format = 1
 
 // MaxBytes bounds one encoded command.
-const MaxBytes = 8 << 20
+const MaxBytes = 4 << 20
 
 // Header says when, by whom and why; it is the same for every command.
 type Header struct {

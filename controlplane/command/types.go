@@ -33,6 +33,7 @@ const (
 	TypeCertificateCommit
 	TypeEntryPut
 	TypeEntryDelete
+	TypeMemberJoin
 )
 
 var names = map[Type]string{
@@ -45,6 +46,7 @@ var names = map[Type]string{
 	TypeChallengePut: "challenge_put", TypeChallengeDelete: "challenge_delete",
 	TypeOrderPut: "order_put", TypeCertificateCommit: "certificate_commit",
 	TypeEntryPut: "entry_put", TypeEntryDelete: "entry_delete",
+	TypeMemberJoin: "member_join",
 }
 
 // String is the command's stable name, as it stands in the audit log.
@@ -92,4 +94,5 @@ var bodies = map[Type]func() Body{
 	TypeCertificateCommit: func() Body { return &CertificateCommit{} },
 	TypeEntryPut:          func() Body { return &EntryPut{} },
 	TypeEntryDelete:       func() Body { return &EntryDelete{} },
+	TypeMemberJoin:        func() Body { return &MemberJoin{} },
 }

@@ -31,6 +31,19 @@ func (p *processor) clusterInit(b *command.ClusterInit) (any, error) {
 	return c.Cluster, p.audit(b, "cluster/"+string(c.ID), "", nil, c.Cluster)
 }
 
+func (p *processor) memberJoin(b *command.MemberJoin) (any, error) {
+	if _, taken := p.tx.Member(b.Member.ID); taken {
+		return nil, fleet.NewError(fleet.ErrConflict, "member", "member id %s is taken: choose another, or remove that member if it is gone for good", b.Member.ID)
+	}
+	if _, err := p.consume(b.Token, fleet.JoinMember, string(b.Member.ID)); err != nil {
+		return nil, err
+	}
+	m := b.Member
+	m.Meta = p.meta(fleet.Meta{})
+	p.tx.PutMember(m)
+	return m, p.audit(b, "member/"+string(m.ID), "", nil, m)
+}
+
 func (p *processor) memberPut(b *command.MemberPut) (any, error) {
 	if err := fleet.ValidateID("member", b.Member.ID); err != nil {
 		return nil, err

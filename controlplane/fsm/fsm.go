@@ -144,6 +144,8 @@ func (p *processor) apply(b command.Body) (any, error) {
 		return nil, p.entryPut(b)
 	case *command.EntryDelete:
 		return nil, p.entryDelete(b)
+	case *command.MemberJoin:
+		return p.memberJoin(b)
 	}
 	panic(fmt.Sprintf("fsm: command %s has no processor", b.Type())) // a programmer's error, found by the first test
 }

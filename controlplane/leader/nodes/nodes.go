@@ -59,6 +59,7 @@ func (l *Loop) Report(r fleet.Report) {
 
 // Run blocks until ctx ends or a proposal fails.
 func (l *Loop) Run(ctx context.Context) error {
+	l.drain()
 	started := l.o.Now()
 	seen := map[fleet.NodeID]time.Time{}
 	latest := map[fleet.NodeID]fleet.Report{}
@@ -80,6 +81,17 @@ func (l *Loop) Run(ctx context.Context) error {
 			if _, err := l.o.Proposer.Propose(ctx, leader.Header("nodes", l.o.Now()), cmd); err != nil {
 				return fmt.Errorf("fold reports: %w", err)
 			}
+		}
+	}
+}
+
+// drain drops what was queued while another member led: it may be old.
+func (l *Loop) drain() {
+	for {
+		select {
+		case <-l.reports:
+		default:
+			return
 		}
 	}
 }

@@ -1,0 +1,254 @@
+package api
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/edgefleet/edgefleet/controlplane/client"
+	"github.com/edgefleet/edgefleet/controlplane/command"
+	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/tls/mtls"
+)
+
+// joinTokenLife is the longest life of a join token.
+const joinTokenLife = 15 * time.Minute
+
+// Prefixes of join tokens: efn1.<id>.<secret>.<fingerprint of the API CA>.
+const (
+	nodeTokenPrefix   = "efn1"
+	memberTokenPrefix = "efm1"
+)
+
+func (a *API) registerCluster() {
+	handle(a, operation{"cluster-status", http.MethodGet, "/v1/cluster", "What the answering member knows of its cluster", operators, fleet.DutyOperating}, a.clusterStatus)
+	handle(a, operation{"cluster-checks", http.MethodGet, "/v1/cluster/checks", "Check delegation, ports, clocks, disk and KEK", operators, fleet.DutyEnvironment}, a.clusterChecks)
+	handle(a, operation{"cluster-join", http.MethodPost, "/v1/cluster/join", "Exchange a member join token for an identity", public, fleet.DutyCloud}, a.memberJoin)
+	handle(a, operation{"cluster-announce", http.MethodPost, "/v1/cluster/announce", "A running member asks to become a voter", membersOnly, fleet.DutyCloud}, a.memberAnnounce)
+	handle(a, operation{"cluster-member-remove", http.MethodDelete, "/v1/cluster/members/{id}", "Remove a member", operators, fleet.DutyOperating}, a.memberRemove)
+	handle(a, operation{"join-token-create", http.MethodPost, "/v1/join-tokens", "Make a one-time join token for a node or a member", operators, fleet.DutyOperating}, a.joinTokenCreate)
+	handle(a, operation{"whoami", http.MethodGet, "/v1/whoami", "What this token may do", anyToken, fleet.DutyConsole}, a.whoami)
+	handle(a, operation{"audit-list", http.MethodGet, "/v1/audit", "Audit entries, oldest first; a tenant sees its own", anyToken, fleet.DutyConsole}, a.auditList)
+}
+
+// ClusterQuery asks for a member's status.
+type ClusterQuery struct {
+	Hash bool `query:"hash" doc:"compute the digest of this member's state"`
+}
+
+func (a *API) clusterStatus(_ context.Context, in *ClusterQuery) (*Body[client.ClusterStatus], error) {
+	v := a.view()
+	rec, _ := v.Cluster()
+	term, index := a.o.Consensus.Status()
+	leader, _ := a.o.Consensus.Leader()
+	s := client.ClusterStatus{Cluster: rec.Cluster, Member: a.o.Member, Leader: leader, Term: term, Index: index, Applied: v.Index()}
+	suffrage, err := a.o.Consensus.Suffrage()
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range v.Members() {
+		st := client.MemberStatus{Member: m, Suffrage: suffrage[m.ID], Leader: m.ID == leader}
+		if st.Suffrage == "" {
+			st.Suffrage = "joining"
+		}
+		s.Members = append(s.Members, st)
+	}
+	if in.Hash {
+		if s.StateHash, err = v.Hash(); err != nil {
+			return nil, err
+		}
+	}
+	return &Body[client.ClusterStatus]{Body: s}, nil
+}
+
+func (a *API) clusterChecks(ctx context.Context, _ *ReadQuery) (*Body[client.Page[fleet.Check]], error) {
+	return &Body[client.Page[fleet.Check]]{Body: client.Page[fleet.Check]{Items: a.o.Checks(ctx)}}, nil
+}
+
+func (a *API) whoami(ctx context.Context, _ *ReadQuery) (*Body[client.Whoami], error) {
+	t := callerOf(ctx).token
+	return &Body[client.Whoami]{Body: client.Whoami{Token: t, Party: t.Party()}}, nil
+}
+
+// AuditQuery selects audit entries.
+type AuditQuery struct {
+	After uint64 `query:"after" doc:"sequence number after which the page starts"`
+	Limit int    `query:"limit" minimum:"1" maximum:"100" default:"50" doc:"entries a page"`
+	ReadQuery
+}
+
+func (a *API) auditList(ctx context.Context, in *AuditQuery) (*Body[client.Page[fleet.AuditEntry]], error) {
+	entries := a.view().AuditAfter(callerOf(ctx).token.Tenant, in.After, in.Limit+1)
+	return page(entries, in.Limit, func(e fleet.AuditEntry) string { return itoa(e.Seq) }), nil
+}
+
+func (a *API) joinTokenCreate(ctx context.Context, in *Input[client.JoinTokenCreate]) (*Body[client.JoinTokenCreated], error) {
+	life := joinTokenLife
+	if in.Body.TTL != "" {
+		d, err := time.ParseDuration(in.Body.TTL)
+		if err != nil || d <= 0 || d > joinTokenLife {
+			return nil, fleet.Invalid("ttl", "%q is not a duration of at most %s, such as 10m", in.Body.TTL, joinTokenLife)
+		}
+		life = d
+	}
+	if err := a.o.Keys.Check(); err != nil {
+		return nil, err
+	}
+	secret, hash := newSecret()
+	t := fleet.JoinToken{ID: fleet.TokenID(newID("join")), Kind: in.Body.Kind, ExpiresAt: a.o.Now().UTC().Add(life)}
+	prefix := memberTokenPrefix
+	if t.Kind == fleet.JoinNode {
+		prefix, t.Group, t.Region = nodeTokenPrefix, orDefault(in.Body.Group, fleet.DefaultGroup), orDefault(in.Body.Region, fleet.DefaultRegion)
+	}
+	made, err := propose[fleet.JoinToken](ctx, a, command.JoinTokenPut{Token: fleet.JoinTokenRecord{JoinToken: t, Hash: hash}})
+	if err != nil {
+		return nil, err
+	}
+	text := strings.Join([]string{prefix, string(t.ID), secret, a.o.Keys.APICA.Fingerprint()}, ".")
+	return &Body[client.JoinTokenCreated]{Body: client.JoinTokenCreated{JoinToken: made, Secret: text}}, nil
+}
+
+func orDefault[T ~string](v, def T) T {
+	if v == "" {
+		return def
+	}
+	return v
+}
+
+// checkJoinToken compares a join token's secret; whether it is used or expired is decided when it is consumed.
+func (a *API) checkJoinToken(token, prefix string, kind fleet.JoinKind, source string) (fleet.JoinTokenRecord, error) {
+	if !a.limiter.allow(source, a.o.Now()) {
+		return fleet.JoinTokenRecord{}, fleet.NewError(fleet.ErrRateLimited, "token", "too many failed authentications from this address: wait a minute")
+	}
+	parts := strings.Split(strings.TrimSpace(token), ".")
+	if len(parts) == 4 && parts[0] == prefix {
+		sum := sha256.Sum256([]byte(parts[2]))
+		rec, ok := a.view().JoinToken(fleet.TokenID(parts[1]))
+		if !ok {
+			rec.Hash = make([]byte, fleet.HashBytes)
+		}
+		if subtle.ConstantTimeCompare(rec.Hash, sum[:]) == 1 && ok && rec.Kind == kind {
+			if rec.UsedBy != "" {
+				return rec, fleet.NewError(fleet.ErrDenied, "token", "join token %s was used already: a token admits one %s; ask an operator for a new one", rec.ID, kind)
+			}
+			if !a.o.Now().Before(rec.ExpiresAt) {
+				return rec, fleet.NewError(fleet.ErrDenied, "token", "join token %s expired: ask an operator for a new one", rec.ID)
+			}
+			return rec, nil
+		}
+	}
+	a.limiter.failed(source)
+	return fleet.JoinTokenRecord{}, fleet.NewError(fleet.ErrUnauthenticated, "token", "the join token is not a %s join token of this cluster: ask an operator for a new one", kind)
+}
+
+// checkClock refuses a newcomer whose clock is off: its certificates and events would be wrong.
+func (a *API) checkClock(sent time.Time) error {
+	if skew := a.o.Now().Sub(sent); skew.Abs() > fleet.MaxClockSkew {
+		return fleet.Invalid("sent", "the newcomer's clock is off by %s (limit %s): set it by NTP and try again", skew.Round(time.Second), fleet.MaxClockSkew)
+	}
+	return nil
+}
+
+func (a *API) memberJoin(ctx context.Context, in *Input[client.MemberJoin]) (*Body[client.MemberJoined], error) {
+	c := callerOf(ctx)
+	rec, err := a.checkJoinToken(in.Body.Token, memberTokenPrefix, fleet.JoinMember, c.source)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.checkClock(in.Body.Sent); err != nil {
+		return nil, err
+	}
+	if err := a.o.Keys.Check(); err != nil {
+		return nil, err
+	}
+	m := in.Body.Member
+	if err := checkMember(m); err != nil {
+		return nil, err
+	}
+	pub, err := mtls.ParseCSR([]byte(in.Body.CSR))
+	if err != nil {
+		return nil, err
+	}
+	apiPub, err := mtls.ParseCSR([]byte(in.Body.APICSR))
+	if err != nil {
+		return nil, err
+	}
+	cluster, _ := a.view().Cluster()
+	now := a.o.Now()
+	cert, err := a.o.Keys.MemberCA.SignMember(cluster.ID, m.ID, pub, now)
+	if err != nil {
+		return nil, err
+	}
+	host, _, _ := net.SplitHostPort(m.API)
+	apiCert, err := a.o.Keys.APICA.SignServer([]string{host, "localhost"}, apiPub, now)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := propose[fleet.Member](ctx, a, command.MemberJoin{Token: rec.ID, Member: m}); err != nil {
+		return nil, err
+	}
+	return &Body[client.MemberJoined]{Body: client.MemberJoined{
+		Cluster: cluster.Cluster, Certificate: string(cert),
+		APICertificate: string(mtls.ServerChain(apiCert, []byte(cluster.APICA))), Members: a.view().Members(),
+	}}, nil
+}
+
+func checkMember(m fleet.Member) error {
+	if err := fleet.ValidateID("member", m.ID); err != nil {
+		return err
+	}
+	for field, addr := range map[string]string{"raft": m.Raft, "api": m.API, "nats": m.NATS, "nats_route": m.NATSRoute, "dns": m.DNS} {
+		if host, port, err := net.SplitHostPort(addr); err != nil || host == "" || port == "" || port == "0" {
+			return fleet.Invalid(field, "%q is not a host:port by which other members reach this one: set advertise", addr)
+		}
+	}
+	return nil
+}
+
+func (a *API) memberAnnounce(ctx context.Context, in *Input[fleet.Member]) (*Body[Empty], error) {
+	m := in.Body
+	if m.ID != callerOf(ctx).member {
+		return nil, fleet.NewError(fleet.ErrDenied, "id", "a member announces itself only")
+	}
+	if err := checkMember(m); err != nil {
+		return nil, err
+	}
+	known, ok := a.view().Member(m.ID)
+	if !ok {
+		return nil, fleet.NewError(fleet.ErrDenied, "id", "member %s was removed from the cluster: join it again with a new token", m.ID)
+	}
+	m.Meta = known.Meta
+	if m != known {
+		if _, err := propose[fleet.Member](ctx, a, command.MemberPut{Member: m}); err != nil {
+			return nil, err
+		}
+	}
+	if err := a.o.Consensus.AddVoter(ctx, m.ID, m.Raft); err != nil {
+		return nil, err
+	}
+	return &Body[Empty]{}, nil
+}
+
+// IDPath names an object by its id.
+type IDPath struct {
+	ID string `path:"id" maxLength:"63" doc:"id"`
+}
+
+func (a *API) memberRemove(ctx context.Context, in *IDPath) (*Body[Empty], error) {
+	id := fleet.MemberID(in.ID)
+	if _, ok := a.view().Member(id); !ok {
+		return nil, fleet.NewError(fleet.ErrNotFound, "member", "member %s does not exist", id)
+	}
+	if leader, _ := a.o.Consensus.Leader(); leader == id {
+		return nil, fleet.NewError(fleet.ErrConflict, "member", "member %s leads: stop it first, so that another takes over", id)
+	}
+	if err := a.o.Consensus.Remove(ctx, id); err != nil {
+		return nil, err
+	}
+	_, err := propose[fleet.Member](ctx, a, command.MemberRemove{ID: id})
+	return &Body[Empty]{}, err
+}

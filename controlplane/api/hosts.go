@@ -1,0 +1,156 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"crypto/rand"
+	"encoding/base32"
+
+	"github.com/edgefleet/edgefleet/controlplane/client"
+	"github.com/edgefleet/edgefleet/controlplane/command"
+	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/fleet/hostname"
+)
+
+func (a *API) registerHosts() {
+	handle(a, operation{"host-list", http.MethodGet, "/v1/tenants/{tenant}/hosts", "A tenant's hosts", tenantOwn, fleet.DutyConsole}, a.hostList)
+	handle(a, operation{"host-create", http.MethodPost, "/v1/tenants/{tenant}/hosts", "Protect a host; the answer has the DNS records to set", tenantOwn, fleet.DutyConsole}, a.hostCreate)
+	handle(a, operation{"host-show", http.MethodGet, "/v1/tenants/{tenant}/hosts/{host}", "A host with its conditions and DNS records", tenantOwn, fleet.DutyConsole}, a.hostShow)
+	handle(a, operation{"host-update", http.MethodPatch, "/v1/tenants/{tenant}/hosts/{host}", "Change a host's origins, mode or regions", tenantOwn, fleet.DutyConsole}, a.hostUpdate)
+	handle(a, operation{"host-check", http.MethodPost, "/v1/tenants/{tenant}/hosts/{host}/check", "Look at the host's DNS now", tenantOwn, fleet.DutyConsole}, a.hostCheck)
+	handle(a, operation{"host-delete", http.MethodDelete, "/v1/tenants/{tenant}/hosts/{host}", "Stop protecting a host", tenantOwn, fleet.DutyConsole}, a.hostDelete)
+	handle(a, operation{"host-certificate", http.MethodGet, "/v1/tenants/{tenant}/hosts/{host}/certificate", "The host's certificate", tenantOwn, fleet.DutyConsole}, a.hostCertificate)
+}
+
+// HostPath names a host.
+type HostPath struct {
+	TenantPath
+	Host string `path:"host" maxLength:"253" doc:"host name"`
+}
+
+// HostRead names a host to read.
+type HostRead struct {
+	HostPath
+	ReadQuery
+}
+
+func (a *API) host(p HostPath) (fleet.Host, error) {
+	name := fleet.HostName(strings.TrimSuffix(strings.ToLower(p.Host), "."))
+	h, ok := a.view().Host(name)
+	if !ok || h.Tenant != p.tenant() {
+		return fleet.Host{}, fleet.NewError(fleet.ErrNotFound, "host", "host %s does not exist", name)
+	}
+	return h, nil
+}
+
+func (a *API) hostView(h fleet.Host) *Body[client.HostView] {
+	cluster, _ := a.view().Cluster()
+	return &Body[client.HostView]{Body: client.HostView{Host: h, Records: h.Records(cluster.Zone)}}
+}
+
+func (a *API) hostList(_ context.Context, in *TenantList) (*Body[client.Page[fleet.Host]], error) {
+	return page(a.view().HostsAfter(in.tenant(), in.Cursor, in.Limit+1), in.Limit, func(h fleet.Host) string { return string(h.Name) }), nil
+}
+
+func (a *API) hostShow(_ context.Context, in *HostRead) (*Body[client.HostView], error) {
+	h, err := a.host(in.HostPath)
+	if err != nil {
+		return nil, err
+	}
+	return a.hostView(h), nil
+}
+
+// HostCreateInput protects a host.
+type HostCreateInput struct {
+	TenantPath
+	Body client.HostCreate
+}
+
+func (a *API) hostCreate(ctx context.Context, in *HostCreateInput) (*Body[client.HostView], error) {
+	name, err := hostname.Canonical(in.Body.Name)
+	if err != nil {
+		return nil, err
+	}
+	cluster, _ := a.view().Cluster()
+	if err := hostname.Reserved(name, cluster.Zone, nil); err != nil {
+		return nil, err
+	}
+	h, err := propose[fleet.Host](ctx, a, command.HostPut{
+		Put: command.Put{Create: true}, Name: name, Tenant: in.tenant(), Label: newLabel(),
+		Spec: fleet.HostSpec{Origins: in.Body.Origins, Mode: orDefault(in.Body.Mode, fleet.ModeMonitoring), Regions: in.Body.Regions},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return a.hostView(h), nil
+}
+
+// newLabel makes an unguessable DNS label: 130 bits.
+func newLabel() string {
+	b := make([]byte, 17)
+	_, _ = rand.Read(b) // never fails (crypto/rand)
+	return "h" + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b))[:26]
+}
+
+// HostUpdateInput changes a host.
+type HostUpdateInput struct {
+	HostPath
+	Body client.HostUpdate
+}
+
+func (a *API) hostUpdate(ctx context.Context, in *HostUpdateInput) (*Body[client.HostView], error) {
+	h, err := a.host(in.HostPath)
+	if err != nil {
+		return nil, err
+	}
+	set(&h.Spec.Origins, in.Body.Origins)
+	set(&h.Spec.Mode, in.Body.Mode)
+	set(&h.Spec.Regions, in.Body.Regions)
+	h, err = propose[fleet.Host](ctx, a, command.HostPut{Put: command.Put{IfRevision: revision(in.Body.IfRevision, h.Meta)}, Name: h.Name, Tenant: h.Tenant, Spec: h.Spec})
+	if err != nil {
+		return nil, err
+	}
+	return a.hostView(h), nil
+}
+
+func (a *API) hostCheck(_ context.Context, in *HostPath) (*Body[client.HostView], error) {
+	h, err := a.host(*in)
+	if err != nil {
+		return nil, err
+	}
+	a.o.Recheck(h.Name)
+	return a.hostView(h), nil
+}
+
+// HostDeleteInput deletes a host.
+type HostDeleteInput struct {
+	HostPath
+	Force bool `query:"force" doc:"delete although DNS still points here (operators only)"`
+}
+
+func (a *API) hostDelete(ctx context.Context, in *HostDeleteInput) (*Body[Empty], error) {
+	h, err := a.host(in.HostPath)
+	if err != nil {
+		return nil, err
+	}
+	force := in.Force && callerOf(ctx).token.Role == fleet.RoleOperator
+	if here, err := a.o.PointsHere(ctx, h); !force && (err != nil || here) {
+		return nil, fleet.NewError(fleet.ErrConflict, "host", "DNS of %s still points at the edge (or cannot be looked up), so deleting it would break visitors: change the record first, then delete", h.Name)
+	}
+	_, err = propose[any](ctx, a, command.HostDelete{Name: h.Name, Tenant: h.Tenant})
+	return &Body[Empty]{}, err
+}
+
+func (a *API) hostCertificate(_ context.Context, in *HostRead) (*Body[fleet.Certificate], error) {
+	h, err := a.host(in.HostPath)
+	if err != nil {
+		return nil, err
+	}
+	c, ok := a.view().Certificate(h.Name)
+	if !ok {
+		return nil, fleet.NewError(fleet.ErrNotFound, "certificate", "host %s has no certificate yet: %s", h.Name, h.Observed.Certificate.Message)
+	}
+	return &Body[fleet.Certificate]{Body: c.Certificate}, nil
+}

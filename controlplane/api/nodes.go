@@ -1,0 +1,67 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/edgefleet/edgefleet/controlplane/client"
+	"github.com/edgefleet/edgefleet/controlplane/command"
+	"github.com/edgefleet/edgefleet/fleet"
+)
+
+func (a *API) registerNodes() {
+	handle(a, operation{"node-list", http.MethodGet, "/v1/nodes", "Edge nodes", operators, fleet.DutyOperating}, a.nodeList)
+	handle(a, operation{"node-show", http.MethodGet, "/v1/nodes/{id}", "An edge node", operators, fleet.DutyOperating}, a.nodeShow)
+	handle(a, operation{"node-update", http.MethodPatch, "/v1/nodes/{id}", "Cordon or uncordon a node, or change its region", operators, fleet.DutyOperating}, a.nodeUpdate)
+	handle(a, operation{"node-revoke", http.MethodDelete, "/v1/nodes/{id}", "End a node's identity for ever", operators, fleet.DutyOperating}, a.nodeRevoke)
+	handle(a, operation{"group-list", http.MethodGet, "/v1/groups", "Node groups", operators, fleet.DutyOperating}, a.groupList)
+}
+
+func (a *API) nodeList(_ context.Context, in *ListQuery) (*Body[client.Page[fleet.Node]], error) {
+	return page(a.view().NodesAfter(in.Cursor, in.Limit+1), in.Limit, func(n fleet.Node) string { return string(n.ID) }), nil
+}
+
+// IDRead names an object to read.
+type IDRead struct {
+	IDPath
+	ReadQuery
+}
+
+func (a *API) node(id string) (fleet.Node, error) {
+	n, ok := a.view().Node(fleet.NodeID(id))
+	if !ok {
+		return n, fleet.NewError(fleet.ErrNotFound, "node", "node %s does not exist", id)
+	}
+	return n, nil
+}
+
+func (a *API) nodeShow(_ context.Context, in *IDRead) (*Body[fleet.Node], error) {
+	n, err := a.node(in.ID)
+	return &Body[fleet.Node]{Body: n}, err
+}
+
+// NodeUpdateInput changes a node.
+type NodeUpdateInput struct {
+	IDPath
+	Body client.NodeUpdate
+}
+
+func (a *API) nodeUpdate(ctx context.Context, in *NodeUpdateInput) (*Body[fleet.Node], error) {
+	n, err := a.node(in.ID)
+	if err != nil {
+		return nil, err
+	}
+	set(&n.Spec.Cordoned, in.Body.Cordoned)
+	set(&n.Spec.Region, in.Body.Region)
+	n, err = propose[fleet.Node](ctx, a, command.NodePut{Put: command.Put{IfRevision: revision(in.Body.IfRevision, n.Meta)}, ID: n.ID, Spec: n.Spec})
+	return &Body[fleet.Node]{Body: n}, err
+}
+
+func (a *API) nodeRevoke(ctx context.Context, in *IDPath) (*Body[Empty], error) {
+	_, err := propose[any](ctx, a, command.NodeRevoke{ID: fleet.NodeID(in.ID)})
+	return &Body[Empty]{}, err
+}
+
+func (a *API) groupList(_ context.Context, _ *ReadQuery) (*Body[client.Page[fleet.Group]], error) {
+	return &Body[client.Page[fleet.Group]]{Body: client.Page[fleet.Group]{Items: a.view().Groups()}}, nil
+}

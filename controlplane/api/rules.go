@@ -1,0 +1,146 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"math"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"github.com/edgefleet/edgefleet/controlplane/client"
+	"github.com/edgefleet/edgefleet/controlplane/command"
+	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/fleet/request"
+	"github.com/edgefleet/edgefleet/fleet/rules"
+)
+
+func (a *API) registerRules() {
+	handle(a, operation{"rule-list", http.MethodGet, "/v1/tenants/{tenant}/rules", "A tenant's rules", tenantOwn, fleet.DutyRules}, a.ruleList)
+	handle(a, operation{"rule-create", http.MethodPost, "/v1/tenants/{tenant}/rules", "Add a rule; it is compiled as the nodes will compile it", tenantOwn, fleet.DutyRules}, a.ruleCreate)
+	handle(a, operation{"rule-test", http.MethodPost, "/v1/tenants/{tenant}/rules/test", "Which rules a request would match", tenantOwn, fleet.DutyRules}, a.ruleTest)
+	handle(a, operation{"rule-show", http.MethodGet, "/v1/tenants/{tenant}/rules/{id}", "A rule", tenantOwn, fleet.DutyRules}, a.ruleShow)
+	handle(a, operation{"rule-delete", http.MethodDelete, "/v1/tenants/{tenant}/rules/{id}", "Delete a rule", tenantOwn, fleet.DutyRules}, a.ruleDelete)
+	handle(a, operation{"ruleset-status", http.MethodGet, "/v1/tenants/{tenant}/ruleset/status", "Convergence receipt: which nodes run what was committed", tenantOwn, fleet.DutyRules}, a.rulesetStatus)
+}
+
+func (a *API) ruleList(_ context.Context, in *TenantList) (*Body[client.Page[fleet.Rule]], error) {
+	return page(a.view().RulesAfter(in.tenant(), in.Cursor, in.Limit+1), in.Limit, func(r fleet.Rule) string { return string(r.ID) }), nil
+}
+
+// TenantObjectRead names an object of a tenant to read.
+type TenantObjectRead struct {
+	TenantObject
+	ReadQuery
+}
+
+func (a *API) ruleShow(_ context.Context, in *TenantObjectRead) (*Body[fleet.Rule], error) {
+	r, ok := a.view().Rule(fleet.RuleID(in.ID))
+	if !ok || r.Tenant != in.tenant() {
+		return nil, fleet.NewError(fleet.ErrNotFound, "rule", "rule %s does not exist", in.ID)
+	}
+	return &Body[fleet.Rule]{Body: r}, nil
+}
+
+// RuleCreateInput adds a rule.
+type RuleCreateInput struct {
+	TenantPath
+	Body client.RuleCreate
+}
+
+func (a *API) ruleCreate(ctx context.Context, in *RuleCreateInput) (*Body[fleet.Rule], error) {
+	if err := rules.Validate(in.Body.Spec); err != nil {
+		return nil, err
+	}
+	r, err := propose[fleet.Rule](ctx, a, command.RulePut{
+		Put: command.Put{Create: true}, ID: orDefault(in.Body.ID, fleet.RuleID(newID("rule"))), Tenant: in.tenant(), Spec: in.Body.Spec,
+	})
+	return &Body[fleet.Rule]{Body: r}, err
+}
+
+func (a *API) ruleDelete(ctx context.Context, in *TenantObject) (*Body[Empty], error) {
+	_, err := propose[any](ctx, a, command.RuleDelete{ID: fleet.RuleID(in.ID), Tenant: in.tenant()})
+	return &Body[Empty]{}, err
+}
+
+// RuleTestInput tests rules.
+type RuleTestInput struct {
+	TenantPath
+	Body client.RuleTest
+}
+
+func (a *API) ruleTest(_ context.Context, in *RuleTestInput) (*Body[client.Page[client.RuleMatch]], error) {
+	u, err := url.Parse(in.Body.URL)
+	if err != nil || u.Host == "" {
+		return nil, fleet.Invalid("url", "%q is not an absolute URL such as https://api.example.com/?q=x", in.Body.URL)
+	}
+	var bundle []fleet.BundleRule
+	if in.Body.Spec != nil {
+		bundle = []fleet.BundleRule{{ID: "tested", Spec: *in.Body.Spec}}
+	} else {
+		for _, r := range a.view().RulesOf(in.tenant()) {
+			bundle = append(bundle, fleet.BundleRule{ID: r.ID, Spec: r.Spec})
+		}
+	}
+	set, err := rules.Compile(bundle)
+	if err != nil {
+		return nil, err
+	}
+	req := request.Parse(request.Input{
+		Method: orDefault(in.Body.Method, http.MethodGet), Scheme: u.Scheme, Proto: "HTTP/1.1", Host: u.Host,
+		URI: u.RequestURI(), Header: http.Header(in.Body.Header), Body: []byte(in.Body.Body),
+	}, request.Limits{})
+	out := client.Page[client.RuleMatch]{Items: []client.RuleMatch{}}
+	for _, m := range set.Evaluate(req) {
+		out.Items = append(out.Items, client.RuleMatch{Rule: m.Rule, AttackType: m.Type, Point: m.Point, Parameter: m.Parameter})
+	}
+	return &Body[client.Page[client.RuleMatch]]{Body: out}, nil
+}
+
+// RulesetStatusInput asks for a receipt.
+type RulesetStatusInput struct {
+	TenantPath
+	Kind string `query:"kind" enum:"config,ruleset,certs" default:"ruleset" doc:"kind of head"`
+	ReadQuery
+}
+
+func (a *API) rulesetStatus(_ context.Context, in *RulesetStatusInput) (*Body[client.RulesetStatus], error) {
+	v := a.view()
+	t, err := a.tenant(in.tenant())
+	if err != nil {
+		return nil, err
+	}
+	kind := fleet.HeadKind(in.Kind)
+	h, ok := v.Head(t.Spec.Group, kind)
+	if !ok {
+		return nil, fleet.NewError(fleet.ErrNotFound, "head", "group %s has no %s yet", t.Spec.Group, kind)
+	}
+	s := client.RulesetStatus{Group: h.Group, Kind: kind, Version: h.Version, Root: h.Root, Committed: h.UpdatedAt}
+	var took []float64
+	for _, n := range v.NodesOf(t.Spec.Group) {
+		s.Nodes++
+		r, _ := n.Observed.Head(kind)
+		if n.Observed.State == fleet.NodeUp && r.Applied(h.Version) {
+			s.Live++
+			took = append(took, max(0, r.AppliedAt.Sub(h.UpdatedAt).Seconds()))
+			continue
+		}
+		w := client.WaitingNode{Node: n.ID, State: n.Observed.State}
+		if r.Version == h.Version {
+			w.Reason = r.Reason
+		}
+		s.Waiting = append(s.Waiting, w)
+	}
+	s.P50, s.P99 = percentile(took, 0.5), percentile(took, 0.99)
+	return &Body[client.RulesetStatus]{Body: s}, nil
+}
+
+// percentile is the nearest-rank percentile; 0 without samples.
+func percentile[T cmp.Ordered](samples []T, p float64) T {
+	var zero T
+	if len(samples) == 0 {
+		return zero
+	}
+	sorted := slices.Sorted(slices.Values(samples))
+	return sorted[max(0, int(math.Ceil(p*float64(len(sorted))))-1)]
+}

@@ -1,0 +1,160 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/edgefleet/edgefleet/controlplane/client"
+	"github.com/edgefleet/edgefleet/controlplane/command"
+	"github.com/edgefleet/edgefleet/fleet"
+)
+
+func (a *API) registerTenants() {
+	handle(a, operation{"tenant-list", http.MethodGet, "/v1/tenants", "Tenants", operators, fleet.DutyConsole}, a.tenantList)
+	handle(a, operation{"tenant-create", http.MethodPost, "/v1/tenants", "Make a tenant", operators, fleet.DutyConsole}, a.tenantCreate)
+	handle(a, operation{"tenant-show", http.MethodGet, "/v1/tenants/{tenant}", "A tenant", tenantOwn, fleet.DutyConsole}, a.tenantShow)
+	handle(a, operation{"tenant-update", http.MethodPatch, "/v1/tenants/{tenant}", "Change a tenant", operators, fleet.DutyConsole}, a.tenantUpdate)
+	handle(a, operation{"tenant-delete", http.MethodDelete, "/v1/tenants/{tenant}", "Delete a tenant that has no hosts", operators, fleet.DutyConsole}, a.tenantDelete)
+	handle(a, operation{"token-list", http.MethodGet, "/v1/tenants/{tenant}/tokens", "A tenant's API tokens", tenantOwn, fleet.DutyConsole}, a.tokenList)
+	handle(a, operation{"token-create", http.MethodPost, "/v1/tenants/{tenant}/tokens", "Make an API token of a tenant", tenantOwn, fleet.DutyConsole}, a.tokenCreate)
+	handle(a, operation{"token-delete", http.MethodDelete, "/v1/tenants/{tenant}/tokens/{id}", "Revoke an API token of a tenant", tenantOwn, fleet.DutyConsole}, a.tokenDelete)
+	handle(a, operation{"operator-token-list", http.MethodGet, "/v1/tokens", "All API tokens", operators, fleet.DutyConsole}, a.operatorTokenList)
+	handle(a, operation{"operator-token-create", http.MethodPost, "/v1/tokens", "Make an operator token", operators, fleet.DutyConsole}, a.operatorTokenCreate)
+	handle(a, operation{"operator-token-delete", http.MethodDelete, "/v1/tokens/{id}", "Revoke any API token", operators, fleet.DutyConsole}, a.operatorTokenDelete)
+}
+
+func (a *API) tenantList(_ context.Context, in *ListQuery) (*Body[client.Page[fleet.Tenant]], error) {
+	return page(a.view().TenantsAfter(in.Cursor, in.Limit+1), in.Limit, func(t fleet.Tenant) string { return string(t.ID) }), nil
+}
+
+func (a *API) tenantCreate(ctx context.Context, in *Input[client.TenantCreate]) (*Body[fleet.Tenant], error) {
+	b := in.Body
+	t, err := propose[fleet.Tenant](ctx, a, command.TenantPut{Put: command.Put{Create: true}, ID: b.ID, Spec: fleet.TenantSpec{
+		Name: b.Name, Form: orDefault(b.Form, fleet.SecurityEdge), Group: orDefault(b.Group, fleet.DefaultGroup), AllowedOrigins: b.AllowedOrigins,
+	}})
+	return &Body[fleet.Tenant]{Body: t}, err
+}
+
+// TenantRead names a tenant to read.
+type TenantRead struct {
+	TenantPath
+	ReadQuery
+}
+
+func (a *API) tenantShow(_ context.Context, in *TenantRead) (*Body[fleet.Tenant], error) {
+	t, err := a.tenant(in.tenant())
+	return &Body[fleet.Tenant]{Body: t}, err
+}
+
+func (a *API) tenant(id fleet.TenantID) (fleet.Tenant, error) {
+	t, ok := a.view().Tenant(id)
+	if !ok {
+		return t, fleet.NewError(fleet.ErrNotFound, "tenant", "tenant %s does not exist", id)
+	}
+	return t, nil
+}
+
+// TenantUpdateInput changes a tenant.
+type TenantUpdateInput struct {
+	TenantPath
+	Body client.TenantUpdate
+}
+
+func (a *API) tenantUpdate(ctx context.Context, in *TenantUpdateInput) (*Body[fleet.Tenant], error) {
+	t, err := a.tenant(in.tenant())
+	if err != nil {
+		return nil, err
+	}
+	set(&t.Spec.Name, in.Body.Name)
+	set(&t.Spec.AllowedOrigins, in.Body.AllowedOrigins)
+	t, err = propose[fleet.Tenant](ctx, a, command.TenantPut{Put: command.Put{IfRevision: revision(in.Body.IfRevision, t.Meta)}, ID: t.ID, Spec: t.Spec})
+	return &Body[fleet.Tenant]{Body: t}, err
+}
+
+// set overwrites what the caller gave.
+func set[T any](field, v *T) {
+	if v != nil {
+		*field = *v
+	}
+}
+
+// revision is what a read-modify-write is held against: the caller's, else the one just read.
+func revision(asked uint64, m fleet.Meta) uint64 {
+	if asked != 0 {
+		return asked
+	}
+	return m.Revision
+}
+
+func (a *API) tenantDelete(ctx context.Context, in *TenantPath) (*Body[Empty], error) {
+	_, err := propose[any](ctx, a, command.TenantDelete{ID: in.tenant()})
+	return &Body[Empty]{}, err
+}
+
+// TenantList lists a tenant's objects.
+type TenantList struct {
+	TenantPath
+	ListQuery
+}
+
+func (a *API) tokenList(_ context.Context, in *TenantList) (*Body[client.Page[fleet.Token]], error) {
+	return a.tokens(in.tenant(), in.ListQuery), nil
+}
+
+func (a *API) operatorTokenList(_ context.Context, in *ListQuery) (*Body[client.Page[fleet.Token]], error) {
+	return a.tokens("", *in), nil
+}
+
+func (a *API) tokens(t fleet.TenantID, q ListQuery) *Body[client.Page[fleet.Token]] {
+	var out []fleet.Token
+	for _, rec := range a.view().TokensAfter(t, q.Cursor, q.Limit+1) {
+		out = append(out, rec.Token)
+	}
+	return page(out, q.Limit, func(t fleet.Token) string { return string(t.ID) })
+}
+
+// TokenCreateInput makes a tenant's token.
+type TokenCreateInput struct {
+	TenantPath
+	Body client.TokenCreate
+}
+
+func (a *API) tokenCreate(ctx context.Context, in *TokenCreateInput) (*Body[client.TokenCreated], error) {
+	return a.makeToken(ctx, fleet.Token{Role: fleet.RoleTenant, Tenant: in.tenant(), Comment: in.Body.Comment})
+}
+
+func (a *API) operatorTokenCreate(ctx context.Context, in *Input[client.TokenCreate]) (*Body[client.TokenCreated], error) {
+	return a.makeToken(ctx, fleet.Token{Role: fleet.RoleOperator, Comment: in.Body.Comment})
+}
+
+func (a *API) makeToken(ctx context.Context, t fleet.Token) (*Body[client.TokenCreated], error) {
+	rec, text := NewToken(t)
+	made, err := propose[fleet.Token](ctx, a, command.TokenPut{Token: rec})
+	if err != nil {
+		return nil, err
+	}
+	return &Body[client.TokenCreated]{Body: client.TokenCreated{Token: made, Secret: text}}, nil
+}
+
+// NewToken gives t an id and a secret: the record to store and the text to show once.
+func NewToken(t fleet.Token) (rec fleet.TokenRecord, text string) {
+	secret, hash := newSecret()
+	t.ID = fleet.TokenID(newID("tok"))
+	return fleet.TokenRecord{Token: t, Hash: hash}, tokenPrefix + "." + string(t.ID) + "." + secret
+}
+
+// TenantObject names an object of a tenant by its id.
+type TenantObject struct {
+	TenantPath
+	IDPath
+}
+
+func (a *API) tokenDelete(ctx context.Context, in *TenantObject) (*Body[Empty], error) {
+	_, err := propose[any](ctx, a, command.TokenDelete{ID: fleet.TokenID(in.ID), Tenant: in.tenant()})
+	return &Body[Empty]{}, err
+}
+
+func (a *API) operatorTokenDelete(ctx context.Context, in *IDPath) (*Body[Empty], error) {
+	_, err := propose[any](ctx, a, command.TokenDelete{ID: fleet.TokenID(in.ID)})
+	return &Body[Empty]{}, err
+}

@@ -1,0 +1,262 @@
+// Package controlplane is one member of the control plane: it puts consensus, state, bus, API, DNS, certificates and
+// event store together.
+//
+// It owns configuration, the member's identity, and the order of start and stop. A member without quorum goes on
+// answering DNS, nodes' polls, event queries and reads that ask for stale data.
+package controlplane
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/edgefleet/edgefleet/controlplane/api"
+	"github.com/edgefleet/edgefleet/controlplane/blobs"
+	"github.com/edgefleet/edgefleet/controlplane/bus"
+	"github.com/edgefleet/edgefleet/controlplane/consensus"
+	"github.com/edgefleet/edgefleet/controlplane/dns"
+	"github.com/edgefleet/edgefleet/controlplane/dns/check"
+	"github.com/edgefleet/edgefleet/controlplane/events"
+	"github.com/edgefleet/edgefleet/controlplane/fsm"
+	"github.com/edgefleet/edgefleet/controlplane/keys"
+	"github.com/edgefleet/edgefleet/controlplane/leader/nodes"
+	"github.com/edgefleet/edgefleet/controlplane/state"
+	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/observability"
+	"github.com/edgefleet/edgefleet/observability/lifecycle"
+	"github.com/edgefleet/edgefleet/tls/mtls"
+)
+
+// stopTimeout bounds an orderly stop: handing over leadership, ending requests, closing stores.
+const stopTimeout = 15 * time.Second
+
+// member is a running member. Its parts are set in the order of start.
+type member struct {
+	c     Config
+	log   io.Writer
+	tel   *observability.Telemetry
+	trust trust
+	parts *lifecycle.Group
+
+	state  *state.Store
+	node   *consensus.Node
+	raft   proposer
+	keys   *keys.Keys
+	lib    *blobs.Library
+	bus    *bus.Bus
+	events *events.Store
+	dns    *dns.Server
+	check  *check.Resolver
+	nodes  *nodes.Loop
+	// recheck wakes the leader's loop over hosts.
+	recheck chan fleet.HostName
+	forward *http.Transport
+}
+
+// Run runs a member until ctx ends, then hands over what it leads and stops. Logs go to log.
+func Run(ctx context.Context, c Config, log io.Writer) error {
+	ms, err := c.membership()
+	if err != nil {
+		return err
+	}
+	t, err := c.trust(ms)
+	if err != nil {
+		return err
+	}
+	tel, err := observability.Setup(ctx, observability.Options{
+		Service: "controlplane", Instance: string(c.Member), OTLPEndpoint: c.OTLPEndpoint, LogLevel: c.LogLevel, LogFormat: c.LogFormat, Output: log,
+	})
+	if err != nil {
+		return err
+	}
+	m := &member{c: c, tel: tel, trust: t, state: state.New(), recheck: make(chan fleet.HostName, 64)}
+	m.parts, ctx = lifecycle.New(ctx, tel.Logger)
+	m.parts.OnStop("telemetry", tel.Shutdown)
+	err = m.start(ctx)
+	if err == nil {
+		tel.Logger.InfoContext(ctx, "member is ready", "member", c.Member, "cluster", t.Cluster, "api", c.APIListen)
+		<-ctx.Done()
+		if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+			err = cause
+		}
+	}
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	m.parts.Stop(end)
+	return err
+}
+
+func (m *member) start(ctx context.Context) error {
+	m.tel.Health.Set("state", errors.New("waiting for the cluster's state"))
+	apiLn, err := listen("api_listen", m.c.APIListen)
+	if err != nil {
+		return err
+	}
+	m.parts.OnStop("api listener", func(context.Context) error { return ignoreClosed(apiLn.Close()) })
+	if err := m.startAdmin(ctx); err != nil {
+		return err
+	}
+	if m.dns, err = dns.Listen(dns.Options{Listen: m.c.DNSListen, Source: zone{m.state}, Telemetry: m.tel}); err != nil {
+		return err
+	}
+	m.parts.OnStop("dns listener", func(context.Context) error { return ignoreClosed(m.dns.Close()) })
+	if err := m.startConsensus(ctx); err != nil {
+		return err
+	}
+	if err := m.awaitState(ctx); err != nil {
+		return err
+	}
+	for _, part := range []func(context.Context) error{m.openKeys, m.startBus, m.startEvents, m.startResolver} {
+		if err := part(ctx); err != nil {
+			return err
+		}
+	}
+	m.parts.Start(ctx, "dns", m.dns.Run)
+	m.startAPI(ctx, apiLn)
+	m.parts.Start(ctx, "leader", m.lead)
+	m.tel.Health.Set("state", nil)
+	return nil
+}
+
+// listen turns a bind error into what to do about it.
+func listen(field, addr string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fleet.NewError(fleet.ErrConflict, field, "%s: address %s is in use by another process: stop it, or change %s", field, addr, field)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fleet.NewError(fleet.ErrDenied, field, "%s: no permission to listen at %s: use a port from 1024, or grant CAP_NET_BIND_SERVICE", field, addr)
+	case err != nil:
+		return nil, fmt.Errorf("%s: listen: %w", field, err)
+	}
+	return ln, nil
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func (m *member) startAdmin(ctx context.Context) error {
+	ln, err := listen("admin_listen", m.c.AdminListen)
+	if err != nil {
+		return err
+	}
+	m.serve(ctx, "admin", ln, &http.Server{Handler: m.tel.Handler(), ReadHeaderTimeout: 5 * time.Second})
+	return nil
+}
+
+// serve runs an HTTP server as a part.
+func (m *member) serve(ctx context.Context, name string, ln net.Listener, srv *http.Server) {
+	srv.ErrorLog = nil
+	m.parts.Start(ctx, name, func(ctx context.Context) error {
+		stop := context.AfterFunc(ctx, func() {
+			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout/3)
+			defer cancel()
+			if srv.Shutdown(end) != nil {
+				_ = srv.Close() // streams that do not end by themselves
+			}
+		})
+		defer stop()
+		var err error
+		if srv.TLSConfig != nil {
+			err = srv.ServeTLS(ln, "", "")
+		} else {
+			err = srv.Serve(ln)
+		}
+		if errors.Is(err, http.ErrServerClosed) {
+			return nil
+		}
+		return err
+	})
+}
+
+func (m *member) startConsensus(ctx context.Context) error {
+	node, err := m.c.openConsensus(m.trust, fsm.New(m.state), m.tel)
+	if err != nil {
+		return err
+	}
+	m.node, m.raft = node, proposer{node: node, member: m.c.Member}
+	m.parts.OnStop("consensus", node.Close)
+	m.forward = &http.Transport{
+		TLSClientConfig: mtls.ClientTLS(m.trust.source, m.trust.apiCA, "", nil), ForceAttemptHTTP2: true,
+		TLSHandshakeTimeout: 3 * time.Second, ResponseHeaderTimeout: 15 * time.Second, MaxIdleConnsPerHost: 16,
+		DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
+	}
+	m.parts.Start(ctx, "announce", m.announce)
+	return nil
+}
+
+// awaitState blocks until this member's state has the cluster: at once after a restart, when the leader has sent it
+// after a join.
+func (m *member) awaitState(ctx context.Context) error {
+	for {
+		ws := m.state.Watch(state.Clusters)
+		if c, ok := m.state.Read().Cluster(); ok {
+			if c.ID != m.trust.Cluster {
+				return fleet.NewError(fleet.ErrConflict, "data_dir", "the log in %s is of cluster %s, the identity of cluster %s: the directories of two clusters were mixed", m.c.DataDir, c.ID, m.trust.Cluster)
+			}
+			return nil
+		}
+		if err := ws.WatchCtx(ctx); err != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (m *member) openKeys(ctx context.Context) error {
+	kek, err := m.c.kek()
+	if err != nil {
+		return err
+	}
+	if kek == nil {
+		m.tel.Logger.WarnContext(ctx, "no key-encryption key: this member votes and serves reads, and neither issues nor seals; set kek_file", "member", m.c.Member)
+		return nil
+	}
+	rec, _ := m.state.Read().Cluster()
+	if m.keys, err = keys.Open(rec, kek); err != nil {
+		return err
+	}
+	m.lib = blobs.New(m.state, m.keys)
+	return nil
+}
+
+func (m *member) startAPI(ctx context.Context, ln net.Listener) {
+	a := api.New(api.Options{
+		Member: m.c.Member, State: m.state, Consensus: m.raft, Keys: m.keys, Library: m.lib, Events: m.events,
+		Report: m.nodes.Report, Checks: m.checks, PointsHere: m.pointsHere,
+		Recheck: func(h fleet.HostName) {
+			select {
+			case m.recheck <- h:
+			default: // a look at all hosts is under way already
+			}
+		},
+		Forward: m.forward, ClientCAs: m.trust.clientCAs, Telemetry: m.tel, Now: time.Now,
+	})
+	m.serve(ctx, "api", ln, &http.Server{
+		Handler: a.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
+		TLSConfig: &tls.Config{
+			MinVersion: tls.VersionTLS13, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: m.trust.clientCAs,
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return m.trust.apiSource.Certificate(), nil },
+		},
+	})
+}
+
+// runAll runs fs until all return; the first error ends the others.
+func runAll(ctx context.Context, fs ...func(context.Context) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, f := range fs {
+		g.Go(func() error { return f(ctx) })
+	}
+	return g.Wait()
+}

@@ -1,0 +1,122 @@
+package controlplane
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/edgefleet/edgefleet/fleet"
+)
+
+// probeTimeout bounds one probe of a member.
+const probeTimeout = 3 * time.Second
+
+// minFree is the free disk space below which a member warns; at none, it cannot write its log.
+const minFree = 1 << 30
+
+// checks runs the readiness checks of the cluster as this member sees them, one line each.
+func (m *member) checks(ctx context.Context) []fleet.Check {
+	z := zone{m.state}
+	out := []fleet.Check{m.checkKEK(), m.checkDisk(), m.check.CheckDelegation(ctx, z.Zone(), z.Servers())}
+	for _, other := range m.state.Read().Members() {
+		out = append(out, m.checkMember(ctx, other)...)
+	}
+	return append(out, m.checkNodes())
+}
+
+func (m *member) checkKEK() fleet.Check {
+	c := fleet.Check{Name: "key-encryption key", State: fleet.CheckOK, Detail: "opens the cluster's secrets"}
+	if m.keys == nil {
+		c.State, c.Detail = fleet.CheckFail, fmt.Sprintf("member %s has none: copy it from another member out of band and set kek_file", m.c.Member)
+	}
+	return c
+}
+
+func (m *member) checkDisk() fleet.Check {
+	c := fleet.Check{Name: "disk of " + string(m.c.Member), State: fleet.CheckOK}
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(m.c.DataDir, &st); err != nil {
+		c.State, c.Detail = fleet.CheckFail, err.Error()
+		return c
+	}
+	free := st.Bavail * uint64(st.Bsize) //nolint:gosec // a block size is positive
+	c.Detail = fmt.Sprintf("%d MiB free at %s", free>>20, m.c.DataDir)
+	if free < minFree {
+		c.State = fleet.CheckWarn
+		c.Detail += fmt.Sprintf(": free some, below %d MiB writes may stop", minFree>>20)
+	}
+	return c
+}
+
+// checkMember probes the ports of a member and compares its clock with ours.
+func (m *member) checkMember(ctx context.Context, other fleet.Member) []fleet.Check {
+	ports := fleet.Check{Name: "ports of " + string(other.ID), State: fleet.CheckOK, Detail: "raft, api and nats accept connections"}
+	var closed []string
+	for _, p := range []struct{ name, addr string }{{"raft", other.Raft}, {"api", other.API}, {"nats", other.NATS}} {
+		conn, err := (&net.Dialer{Timeout: probeTimeout}).DialContext(ctx, "tcp", p.addr)
+		if err != nil {
+			closed = append(closed, p.name+" "+p.addr)
+			continue
+		}
+		_ = conn.Close()
+	}
+	if len(closed) > 0 {
+		ports.State, ports.Detail = fleet.CheckFail, fmt.Sprintf("%s cannot be reached from %s: is the member running, and does a firewall allow it?", strings.Join(closed, ", "), m.c.Member)
+	}
+	return []fleet.Check{ports, m.checkClock(ctx, other)}
+}
+
+func (m *member) checkClock(ctx context.Context, other fleet.Member) fleet.Check {
+	c := fleet.Check{Name: "clock of " + string(other.ID), State: fleet.CheckWarn, Detail: "not known: its API does not answer"}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, "https://"+other.API+"/v1/openapi.json", http.NoBody)
+	if err != nil {
+		return c
+	}
+	res, err := m.forward.RoundTrip(req)
+	if err != nil {
+		return c
+	}
+	_ = res.Body.Close()
+	theirs, err := http.ParseTime(res.Header.Get("Date"))
+	if err != nil {
+		return c
+	}
+	skew := time.Since(theirs).Truncate(time.Second)
+	c.State, c.Detail = fleet.CheckOK, fmt.Sprintf("within %s of ours", max(skew.Abs(), time.Second))
+	if skew.Abs() > fleet.MaxClockSkew {
+		c.State, c.Detail = fleet.CheckFail, fmt.Sprintf("off by %s from %s (limit %s): set both by NTP", skew, m.c.Member, fleet.MaxClockSkew)
+	}
+	return c
+}
+
+func (m *member) checkNodes() fleet.Check {
+	c := fleet.Check{Name: "edge nodes", State: fleet.CheckOK}
+	var up, all int
+	var bad []string
+	for _, n := range m.state.Read().Nodes() {
+		if !n.Identity.RevokedAt.IsZero() {
+			continue
+		}
+		all++
+		switch {
+		case n.Observed.State != fleet.NodeUp:
+			bad = append(bad, fmt.Sprintf("%s is %s", n.ID, n.Observed.State))
+		case n.Observed.ClockSkew != "":
+			bad = append(bad, fmt.Sprintf("the clock of %s is off by %s: set it by NTP", n.ID, n.Observed.ClockSkew))
+		default:
+			up++
+		}
+	}
+	c.Detail = fmt.Sprintf("%d of %d are up with a good clock", up, all)
+	if len(bad) > 0 {
+		c.State = fleet.CheckWarn
+		c.Detail += "; " + strings.Join(bad, "; ")
+	}
+	return c
+}

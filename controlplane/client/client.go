@@ -1,0 +1,257 @@
+// Package client speaks the public API: what fleetctl, tests and other programs use.
+//
+// It owns requests, errors and pages, not the meaning of objects. It retries nothing but reads that no member answered:
+// a write whose outcome is unknown is for the caller to look at.
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/edgefleet/edgefleet/fleet"
+)
+
+// Options configure a Client.
+type Options struct {
+	// Addrs are the members' API addresses, host:port or https URLs; they are tried in order.
+	Addrs []string
+	// Token is the API token; empty for calls that need none.
+	Token string
+	// CACert is the PEM of the API's certificate authority; empty means the system's.
+	CACert []byte
+	// TLS replaces the TLS configuration made from CACert.
+	TLS *tls.Config
+	// Timeout bounds one request; default 30 s.
+	Timeout time.Duration
+}
+
+// maxBody bounds an answer.
+const maxBody = 64 << 20
+
+// dialTimeout bounds one attempt to connect: a member that is away must not keep the next from being asked.
+const dialTimeout = 5 * time.Second
+
+// Client calls the API.
+type Client struct {
+	addrs []string
+	token string
+	http  *http.Client
+	// stream is http without a limit on the whole answer.
+	stream *http.Client
+}
+
+// New checks the options; it does not connect.
+func New(o Options) (*Client, error) {
+	if len(o.Addrs) == 0 {
+		return nil, fleet.Invalid("addr", "no API address: set FLEETCTL_ADDR, pass --addr, or create a context")
+	}
+	tc := o.TLS
+	if tc == nil {
+		tc = &tls.Config{MinVersion: tls.VersionTLS13}
+		if len(o.CACert) > 0 {
+			tc.RootCAs = x509.NewCertPool()
+			if !tc.RootCAs.AppendCertsFromPEM(o.CACert) {
+				return nil, fleet.Invalid("cacert", "the CA certificate holds no PEM certificate")
+			}
+		}
+	}
+	c := &Client{token: o.Token}
+	for _, a := range o.Addrs {
+		if !strings.Contains(a, "://") {
+			a = "https://" + a
+		}
+		u, err := url.Parse(a)
+		if err != nil || u.Host == "" || u.Scheme != "https" {
+			return nil, fleet.Invalid("addr", "%q is not an API address such as 127.0.0.1:8440 or https://api.example.net", a)
+		}
+		c.addrs = append(c.addrs, strings.TrimSuffix(u.String(), "/"))
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 30 * time.Second
+	}
+	transport := &http.Transport{
+		TLSClientConfig: tc, ForceAttemptHTTP2: true,
+		DialContext: (&net.Dialer{Timeout: dialTimeout}).DialContext, TLSHandshakeTimeout: dialTimeout,
+		// A stream may be silent for hours; pings notice a member that is gone.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
+	}
+	// The API never redirects: following one would take the token to an address that nobody chose.
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	c.http = &http.Client{Timeout: o.Timeout, Transport: transport, CheckRedirect: stay}
+	c.stream = &http.Client{Transport: transport, CheckRedirect: stay}
+	return c, nil
+}
+
+// Do sends in as JSON (nil: no body) and decodes the answer into out (nil: not looked at). Errors that the API answered
+// are *Problem; an API that cannot be reached is ErrUnavailable and says which addresses were tried.
+func (c *Client) Do(ctx context.Context, method, path string, query url.Values, in, out any) error {
+	raw, err := c.Raw(ctx, method, path, query, in)
+	if err != nil || out == nil {
+		return err
+	}
+	if err := json.Unmarshal(raw, out); err != nil {
+		return fmt.Errorf("decode the answer of %s %s: %w", method, path, err)
+	}
+	return nil
+}
+
+// Raw is Do with the answer as it came.
+func (c *Client) Raw(ctx context.Context, method, path string, query url.Values, in any) ([]byte, error) {
+	var body []byte
+	if in != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
+			return nil, fmt.Errorf("encode request: %w", err)
+		}
+	}
+	res, err := c.send(ctx, c.http, method, path, query, body)
+	if err != nil {
+		return nil, err
+	}
+	return read(res)
+}
+
+// send tries the addresses in order until one answers; the next is tried if the request certainly was not sent, or if
+// it changes nothing.
+func (c *Client) send(ctx context.Context, h *http.Client, method, path string, query url.Values, body []byte) (*http.Response, error) {
+	var last error
+	for i, addr := range c.addrs {
+		res, err := c.sendTo(ctx, h, addr, method, path, query, body)
+		if err == nil {
+			return res, nil
+		}
+		last = err
+		if ctx.Err() != nil || !notSent(err) && method != http.MethodGet {
+			return nil, unreachable(ctx, c.addrs[:i+1], last)
+		}
+	}
+	return nil, unreachable(ctx, c.addrs, last)
+}
+
+func (c *Client) sendTo(ctx context.Context, h *http.Client, addr, method, path string, query url.Values, body []byte) (*http.Response, error) {
+	u := addr + path
+	if len(query) > 0 {
+		u += "?" + query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, u, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("make request: %w", err)
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	return h.Do(req)
+}
+
+// notSent reports whether the request certainly did not reach the API, so that another member may get it.
+func notSent(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
+func unreachable(ctx context.Context, addrs []string, err error) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return ctx.Err()
+	}
+	var unknown x509.UnknownAuthorityError
+	var wrapped *url.Error
+	if errors.As(err, &wrapped) {
+		err = wrapped.Err // the URL is in the message already
+	}
+	switch {
+	case errors.As(err, &unknown):
+		return fleet.NewError(fleet.ErrUnavailable, "cacert", "the API at %s has a certificate of an unknown authority: set FLEETCTL_CACERT to the cluster's api-ca.crt", strings.Join(addrs, ", "))
+	case errors.Is(err, context.DeadlineExceeded) && !notSent(err):
+		return fleet.NewError(fleet.ErrTimeout, "addr", "the API at %s did not answer in time: %v", strings.Join(addrs, ", "), err)
+	}
+	return fleet.NewError(fleet.ErrUnavailable, "addr", "the API at %s cannot be reached (%v): check the address, or name another member with FLEETCTL_ADDR", strings.Join(addrs, ", "), err)
+}
+
+// Problem is an error that the API answered (RFC 9457).
+type Problem struct {
+	Type   string `json:"type,omitempty"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	// Kind is the machine-readable code, Field what the error is about.
+	Kind  string `json:"kind"`
+	Field string `json:"field,omitempty"`
+	// RequestID finds the request in the members' logs.
+	RequestID string `json:"request_id,omitempty"`
+}
+
+// Error is the detail, written for people.
+func (p *Problem) Error() string { return p.Detail }
+
+// Unwrap returns the sentinel of the kind.
+func (p *Problem) Unwrap() error {
+	return &fleet.Error{Kind: p.Kind, Field: p.Field, Message: p.Detail}
+}
+
+func read(res *http.Response) ([]byte, error) {
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxBody+1))
+	if err != nil {
+		return nil, fmt.Errorf("%w: read the answer: %w", fleet.ErrUnavailable, err)
+	}
+	if len(body) > maxBody {
+		return nil, fmt.Errorf("%w: the answer has more than %d bytes: ask for less", fleet.ErrTooLarge, maxBody)
+	}
+	if res.StatusCode < 300 {
+		return body, nil
+	}
+	p := &Problem{}
+	if err := json.Unmarshal(body, p); err != nil || p.Kind == "" {
+		return nil, fmt.Errorf("%w: the API answered %s, which is not one of its own errors: is the address right?", fleet.ErrUnavailable, res.Status)
+	}
+	return nil, p
+}
+
+// Get reads one object.
+func Get[T any](ctx context.Context, c *Client, path string, query url.Values) (T, error) {
+	var out T
+	return out, c.Do(ctx, http.MethodGet, path, query, nil, &out)
+}
+
+// Post sends in and reads what was made.
+func Post[T any](ctx context.Context, c *Client, path string, in any) (T, error) {
+	var out T
+	return out, c.Do(ctx, http.MethodPost, path, nil, in, &out)
+}
+
+// All reads every page of a list.
+func All[T any](ctx context.Context, c *Client, path string, query url.Values) ([]T, error) {
+	var items []T
+	q := url.Values{}
+	for k, v := range query {
+		q[k] = v
+	}
+	for {
+		page, err := Get[Page[T]](ctx, c, path, q)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, page.Items...)
+		if page.Next == "" {
+			return items, nil
+		}
+		if page.Next == q.Get("cursor") {
+			return nil, fmt.Errorf("%w: the pages of %s do not end", fleet.ErrCorrupt, path)
+		}
+		q.Set("cursor", page.Next)
+	}
+}

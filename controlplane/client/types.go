@@ -1,0 +1,174 @@
+package client
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/edgefleet/edgefleet/fleet"
+)
+
+// Bodies of requests and answers that are not domain objects themselves. Pages have the object list under items and
+// an opaque cursor under next, empty on the last page.
+type (
+	// Page is one page of a list.
+	Page[T any] struct {
+		Items []T    `json:"items" doc:"the objects, in the order of their ids"`
+		Next  string `json:"next,omitempty" doc:"cursor of the next page; absent on the last"`
+	}
+
+	// TenantCreate makes a tenant.
+	TenantCreate struct {
+		ID             fleet.TenantID  `json:"id" doc:"1 to 63 of a-z, 0-9 and '-'" example:"acme"`
+		Name           string          `json:"name,omitempty" doc:"for people"`
+		Form           fleet.Form      `json:"form,omitempty" doc:"security_edge, hybrid or on_premise; default security_edge"`
+		Group          fleet.GroupName `json:"group,omitempty" doc:"node group that serves the tenant; default default"`
+		AllowedOrigins []netip.Prefix  `json:"allowed_origins,omitempty" doc:"private address ranges that origins of this tenant may have"`
+	}
+	// TenantUpdate changes what is set.
+	TenantUpdate struct {
+		Name           *string         `json:"name,omitempty"`
+		AllowedOrigins *[]netip.Prefix `json:"allowed_origins,omitempty"`
+		IfRevision     uint64          `json:"if_revision,omitempty" doc:"refuse unless the tenant is at this revision"`
+	}
+
+	// TokenCreate makes an API token.
+	TokenCreate struct {
+		Comment string `json:"comment,omitempty" maxLength:"256" doc:"what the token is for"`
+	}
+	// TokenCreated shows a token's secret, once.
+	TokenCreated struct {
+		fleet.Token
+		Secret string `json:"token" doc:"the token; it is shown this one time"`
+	}
+
+	// JoinTokenCreate makes a join token.
+	JoinTokenCreate struct {
+		Kind   fleet.JoinKind   `json:"kind" doc:"node or member"`
+		Group  fleet.GroupName  `json:"group,omitempty" doc:"node group; default default"`
+		Region fleet.RegionName `json:"region,omitempty" doc:"region; default default"`
+		TTL    string           `json:"ttl,omitempty" doc:"life of the token, at most 15m" example:"10m"`
+	}
+	// JoinTokenCreated shows a join token's secret, once.
+	JoinTokenCreated struct {
+		fleet.JoinToken
+		Secret string `json:"token" doc:"the join token; it is shown this one time"`
+	}
+
+	// HostCreate protects a host.
+	HostCreate struct {
+		Name    string             `json:"name" doc:"DNS name to protect" example:"api.example.com"`
+		Origins []fleet.Origin     `json:"origins" doc:"where requests are forwarded"`
+		Mode    fleet.Mode         `json:"mode,omitempty" doc:"off, monitoring or block; default monitoring"`
+		Regions []fleet.RegionName `json:"regions,omitempty" doc:"regions that serve the host; default all"`
+	}
+	// HostUpdate changes what is set.
+	HostUpdate struct {
+		Origins    *[]fleet.Origin     `json:"origins,omitempty"`
+		Mode       *fleet.Mode         `json:"mode,omitempty"`
+		Regions    *[]fleet.RegionName `json:"regions,omitempty"`
+		IfRevision uint64              `json:"if_revision,omitempty" doc:"refuse unless the host is at this revision"`
+	}
+	// HostView is a host and the DNS records that its owner sets.
+	HostView struct {
+		fleet.Host
+		Records []fleet.Record `json:"records"`
+	}
+
+	// RuleCreate makes a rule.
+	RuleCreate struct {
+		ID   fleet.RuleID   `json:"id,omitempty" doc:"default: made by the control plane"`
+		Spec fleet.RuleSpec `json:"spec"`
+	}
+	// RuleTest asks which rules a request would match, without sending it anywhere.
+	RuleTest struct {
+		Spec   *fleet.RuleSpec     `json:"spec,omitempty" doc:"test this rule; default: the tenant's stored rules"`
+		Method string              `json:"method,omitempty" doc:"default GET"`
+		URL    string              `json:"url" doc:"absolute URL" example:"https://api.example.com/?q=x"`
+		Header map[string][]string `json:"header,omitempty"`
+		Body   string              `json:"body,omitempty" maxLength:"65536"`
+	}
+	// RuleMatch is one rule that the request matches.
+	RuleMatch struct {
+		Rule       fleet.RuleID     `json:"rule,omitempty"`
+		AttackType fleet.AttackType `json:"attack_type"`
+		Point      fleet.Point      `json:"point"`
+		Parameter  string           `json:"parameter,omitempty"`
+	}
+
+	// RulesetStatus is the convergence receipt of a tenant's rules, or of a group's heads.
+	RulesetStatus struct {
+		Group   fleet.GroupName `json:"group"`
+		Kind    fleet.HeadKind  `json:"kind"`
+		Version fleet.Version   `json:"version"`
+		Root    fleet.Digest    `json:"root"`
+		// Committed is when the leader committed the version.
+		Committed time.Time `json:"committed"`
+		// Live of Nodes nodes run it; nodes that are down do not count as live.
+		Live  int `json:"live"`
+		Nodes int `json:"nodes"`
+		// P50 and P99 are seconds from commit to the nodes' swap, over the nodes that run it.
+		P50 float64 `json:"p50_seconds"`
+		P99 float64 `json:"p99_seconds"`
+		// Waiting lists the nodes that do not run it, with their reason if they refused.
+		Waiting []WaitingNode `json:"waiting,omitempty"`
+	}
+	// WaitingNode is a node that does not run a version yet.
+	WaitingNode struct {
+		Node   fleet.NodeID    `json:"node"`
+		State  fleet.NodeState `json:"state"`
+		Reason string          `json:"reason,omitempty"`
+	}
+
+	// NodeUpdate changes what is set.
+	NodeUpdate struct {
+		Cordoned   *bool             `json:"cordoned,omitempty"`
+		Region     *fleet.RegionName `json:"region,omitempty"`
+		IfRevision uint64            `json:"if_revision,omitempty"`
+	}
+
+	// ClusterStatus is what a member knows of its cluster.
+	ClusterStatus struct {
+		fleet.Cluster
+		// Member answered; Leader leads, empty when nobody does.
+		Member fleet.MemberID `json:"member"`
+		Leader fleet.MemberID `json:"leader,omitempty"`
+		// Term and Index are Raft's; Applied is the index that this member's state includes.
+		Term    uint64 `json:"term"`
+		Index   uint64 `json:"index"`
+		Applied uint64 `json:"applied"`
+		// StateHash is the digest of this member's state at Applied; asked for with ?hash=true.
+		StateHash string         `json:"state_hash,omitempty"`
+		Members   []MemberStatus `json:"members"`
+	}
+	// MemberStatus is a member and its part in Raft.
+	MemberStatus struct {
+		fleet.Member
+		Suffrage string `json:"suffrage" doc:"voter, nonvoter, or joining before it runs"`
+		Leader   bool   `json:"leader"`
+	}
+
+	// MemberJoin exchanges a member join token for an identity.
+	MemberJoin struct {
+		Token string `json:"token"`
+		// Member has the addresses that the others reach the newcomer by.
+		Member fleet.Member `json:"member"`
+		// CSR and APICSR are PEM, for the member identity and the API listener.
+		CSR    string `json:"csr"`
+		APICSR string `json:"api_csr"`
+		// Sent is the newcomer's clock.
+		Sent time.Time `json:"sent"`
+	}
+	// MemberJoined is the newcomer's identity and the cluster it belongs to.
+	MemberJoined struct {
+		Cluster        fleet.Cluster  `json:"cluster"`
+		Certificate    string         `json:"certificate"`
+		APICertificate string         `json:"api_certificate"`
+		Members        []fleet.Member `json:"members"`
+	}
+
+	// Whoami says what a token may do.
+	Whoami struct {
+		Token fleet.Token `json:"token"`
+		Party fleet.Party `json:"party"`
+	}
+)

@@ -1,0 +1,140 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/edgefleet/edgefleet/controlplane/bus"
+	"github.com/edgefleet/edgefleet/controlplane/client"
+	"github.com/edgefleet/edgefleet/controlplane/dns/check"
+	"github.com/edgefleet/edgefleet/controlplane/events"
+	"github.com/edgefleet/edgefleet/controlplane/leader/nodes"
+	"github.com/edgefleet/edgefleet/controlplane/state"
+	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/observability"
+	"github.com/edgefleet/edgefleet/tls/mtls"
+)
+
+// announce tells the cluster this member's addresses and asks to vote, until it is a voter with these addresses.
+func (m *member) announce(ctx context.Context) error {
+	self := m.c.advertised(observability.Version)
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		if m.announced(self) {
+			return nil
+		}
+		err := m.announceOnce(ctx, self)
+		if errors.Is(err, fleet.ErrDenied) {
+			return err
+		}
+		if err != nil && ctx.Err() == nil {
+			m.tel.Logger.DebugContext(ctx, "announcement not heard yet", "member", self.ID, "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (m *member) announced(self fleet.Member) bool {
+	known, ok := m.state.Read().Member(self.ID)
+	suffrage, err := m.raft.Suffrage()
+	self.Meta = known.Meta
+	return ok && err == nil && known == self && suffrage[self.ID] == "voter"
+}
+
+func (m *member) announceOnce(ctx context.Context, self fleet.Member) error {
+	addrs := m.trust.Peers
+	for _, other := range m.state.Read().Members() {
+		addrs = append(addrs, other.API)
+	}
+	if len(addrs) == 0 {
+		return nil
+	}
+	cl, err := client.New(client.Options{Addrs: addrs, TLS: mtls.ClientTLS(m.trust.source, m.trust.apiCA, "", nil), Timeout: 10 * time.Second})
+	if err != nil {
+		return err
+	}
+	return cl.Do(ctx, http.MethodPost, "/v1/cluster/announce", nil, self, nil)
+}
+
+func (m *member) startBus(ctx context.Context) error {
+	var err error
+	m.bus, err = bus.Open(bus.Options{
+		Dir: m.c.path("nats"), Cluster: m.trust.Cluster, Member: m.c.Member, Listen: m.c.NATSListen, RouteListen: m.c.NATSRouteListen,
+		Source: m.trust.source, MemberCA: m.trust.memberCA, ClientCAs: m.trust.clientCAs, Telemetry: m.tel, Admit: m.admit,
+	})
+	if err != nil {
+		return err
+	}
+	m.parts.OnStop("bus", func(context.Context) error { m.bus.Close(); return nil })
+	m.nodes = nodes.New(nodes.Options{State: m.state, Proposer: m.raft, ReapAfter: m.c.ReapAfter, Now: func() time.Time { return time.Now().UTC() }})
+	m.parts.Start(ctx, "bus routes", m.routes)
+	if m.lib == nil {
+		return nil // without the KEK there is nothing to answer nodes with; they ask another member
+	}
+	m.parts.Start(ctx, "library", func(ctx context.Context) error { return m.lib.Run(ctx, nil) })
+	m.parts.Start(ctx, "bus answers", func(ctx context.Context) error { return m.bus.Serve(ctx, m.lib, m.nodes.Report) })
+	return nil
+}
+
+// admit says which group a node belongs to, from local state: nodes reconnect without quorum.
+func (m *member) admit(id fleet.NodeID) (fleet.GroupName, error) {
+	n, ok := m.state.Read().Node(id)
+	if !ok || !n.Identity.RevokedAt.IsZero() {
+		return "", fleet.NewError(fleet.ErrDenied, "node", "node %s is not part of this fleet", id)
+	}
+	return n.Spec.Group, nil
+}
+
+// routes keeps the bus clustered with the members that the state knows.
+func (m *member) routes(ctx context.Context) error {
+	for {
+		ws := m.state.Watch(state.Members)
+		var routes []string
+		for _, other := range m.state.Read().Members() {
+			if other.ID != m.c.Member {
+				routes = append(routes, other.NATSRoute)
+			}
+		}
+		if err := m.bus.SetRoutes(routes); err != nil {
+			m.tel.Health.Set("bus", err)
+			m.tel.Logger.ErrorContext(ctx, "bus cannot follow the membership", "err", err)
+		} else {
+			m.tel.Health.Set("bus", nil)
+		}
+		if ws.WatchCtx(ctx) != nil {
+			return nil
+		}
+	}
+}
+
+func (m *member) startEvents(ctx context.Context) error {
+	var err error
+	m.events, err = events.Open(events.Options{Dir: m.c.path("events"), Telemetry: m.tel, Retention: m.c.EventRetention})
+	if err != nil {
+		return fmt.Errorf("open event store: %w", err)
+	}
+	m.parts.OnStop("event store", func(context.Context) error { return m.events.Close() })
+	p, err := events.NewProjection(events.ProjectionOptions{
+		Store: m.events, Member: m.c.Member, Voters: m.raft.voters, JetStream: m.bus.JetStream(), Publish: m.bus.Publish, Telemetry: m.tel,
+	})
+	if err != nil {
+		return err
+	}
+	m.parts.Start(ctx, "event projection", p.Run)
+	return nil
+}
+
+func (m *member) startResolver(context.Context) (err error) {
+	if len(m.c.Resolvers) > 0 {
+		m.check = &check.Resolver{Servers: m.c.Resolvers}
+		return nil
+	}
+	m.check, err = check.System("/etc/resolv.conf")
+	return err
+}

@@ -1,0 +1,180 @@
+package controlplane
+
+import (
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/fleet/configfile"
+)
+
+// Config is the configuration file of a member.
+type Config struct {
+	// DataDir holds the identity, the log, the bus's files and the event store. Required, absolute.
+	DataDir string `yaml:"data_dir"`
+	// Member is this member's id. Required.
+	Member fleet.MemberID `yaml:"member"`
+	// ClusterZone is the edge zone, the DNS zone delegated to the members; it is fixed at init. Required for init.
+	ClusterZone fleet.HostName `yaml:"cluster_zone"`
+	// Advertise is the IP address or name by which others reach this member. Required.
+	Advertise string `yaml:"advertise"`
+	// APIListen is where the API listens; default ":8440".
+	APIListen string `yaml:"api_listen"`
+	// RaftListen is where other members' Raft connects; default ":8441".
+	RaftListen string `yaml:"raft_listen"`
+	// NATSListen is where nodes' NATS connections arrive; default ":8442".
+	NATSListen string `yaml:"nats_listen"`
+	// NATSRouteListen is where other members' NATS servers connect; default ":8443".
+	NATSRouteListen string `yaml:"nats_route_listen"`
+	// DNSListen is where the authoritative DNS server listens, UDP and TCP; default ":53".
+	DNSListen string `yaml:"dns_listen"`
+	// AdminListen serves /metrics, /healthz and /readyz; default "127.0.0.1:8444".
+	AdminListen string `yaml:"admin_listen"`
+	// KEKFile holds the key-encryption key. init makes it if it is missing. Without it a member votes and serves reads,
+	// and neither issues nor seals.
+	KEKFile string `yaml:"kek_file"`
+	// ACME is the certificate authority that certificates of hosts come from; without a directory none are ordered.
+	ACME ACME `yaml:"acme"`
+	// Resolvers are the DNS servers, IP:port, that hosts' records are looked up at; default: the system's.
+	Resolvers []string `yaml:"resolvers"`
+	// TrustedEdgeRootsFile holds the roots (PEM) that hosts' certificates must chain to before a host is active; empty:
+	// the system's.
+	TrustedEdgeRootsFile string `yaml:"trusted_edge_roots_file"`
+	// EdgeHTTPSPort is the port at which a host's certificate is checked on the edges; default 443.
+	EdgeHTTPSPort int `yaml:"edge_https_port"`
+	// ReapAfter is the heartbeat age at which a node is down and leaves DNS; default 15s.
+	ReapAfter time.Duration `yaml:"reap_after"`
+	// EventRetention is how long events are kept; default 720h.
+	EventRetention time.Duration `yaml:"event_retention"`
+	// OTLPEndpoint receives traces and metrics, for example http://127.0.0.1:4318; empty sends none.
+	OTLPEndpoint string `yaml:"otlp_endpoint"`
+	// LogLevel is debug, info, warn or error; default info.
+	LogLevel string `yaml:"log_level"`
+	// LogFormat is text or json; default text.
+	LogFormat string `yaml:"log_format"`
+}
+
+// ACME is a certificate authority (RFC 8555).
+type ACME struct {
+	// Directory is the URL of the CA's directory.
+	Directory string `yaml:"directory"`
+	// CAFile holds the roots (PEM) that the directory's own certificate chains to; empty: the system's.
+	CAFile string `yaml:"ca_file"`
+	// Email is the contact of the account.
+	Email string `yaml:"email"`
+	// Profile is the certificate profile to ask for; empty lets the CA choose.
+	Profile string `yaml:"profile"`
+}
+
+// LoadConfig reads and checks the file at path.
+func LoadConfig(path string) (Config, error) {
+	var c Config
+	err := configfile.Load(path, &c, func() error {
+		c = c.withDefaults()
+		return c.validate()
+	})
+	return c, err
+}
+
+func (c Config) withDefaults() Config {
+	setDefault(&c.APIListen, ":8440")
+	setDefault(&c.RaftListen, ":8441")
+	setDefault(&c.NATSListen, ":8442")
+	setDefault(&c.NATSRouteListen, ":8443")
+	setDefault(&c.DNSListen, ":53")
+	setDefault(&c.AdminListen, "127.0.0.1:8444")
+	setDefault(&c.EdgeHTTPSPort, 443)
+	setDefault(&c.ReapAfter, 15*time.Second)
+	setDefault(&c.EventRetention, 30*24*time.Hour)
+	setDefault(&c.LogLevel, "info")
+	setDefault(&c.LogFormat, "text")
+	return c
+}
+
+func setDefault[T comparable](field *T, value T) {
+	if *field == *new(T) {
+		*field = value
+	}
+}
+
+// validate returns the first problem; its Field is the YAML path of the setting.
+func (c Config) validate() error {
+	if !filepath.IsAbs(c.DataDir) {
+		return fleet.Invalid("data_dir", "%q is not an absolute path: give one such as /var/lib/edgefleet", c.DataDir)
+	}
+	if err := fleet.ValidateID("member", c.Member); err != nil {
+		return err
+	}
+	if c.ClusterZone != "" {
+		if _, err := fleet.ParseHostName(string(c.ClusterZone)); err != nil {
+			return fleet.Invalid("cluster_zone", "%q is not a DNS zone such as edge.example.net", string(c.ClusterZone))
+		}
+	}
+	if _, _, err := net.SplitHostPort(net.JoinHostPort(c.Advertise, "1")); c.Advertise == "" || err != nil {
+		return fleet.Invalid("advertise", "give the IP address or name by which the other members and the nodes reach this one")
+	}
+	if ip, err := netip.ParseAddr(c.Advertise); err == nil && ip.IsUnspecified() {
+		return fleet.Invalid("advertise", "%s is not an address that others can reach", ip)
+	}
+	for field, addr := range map[string]string{"api_listen": c.APIListen, "raft_listen": c.RaftListen, "nats_listen": c.NATSListen, "nats_route_listen": c.NATSRouteListen, "dns_listen": c.DNSListen, "admin_listen": c.AdminListen} {
+		if _, port, err := net.SplitHostPort(addr); err != nil || port == "" || port == "0" {
+			return fleet.Invalid(field, "%q is not an address to listen at: give IP:port or :port", addr)
+		}
+	}
+	for _, r := range c.Resolvers {
+		if _, err := netip.ParseAddrPort(r); err != nil {
+			return fleet.Invalid("resolvers", "%q is not a DNS server's IP:port", r)
+		}
+	}
+	if u, err := url.Parse(c.ACME.Directory); c.ACME.Directory != "" && (err != nil || u.Scheme != "https") {
+		return fleet.Invalid("acme.directory", "%q is not the https URL of an ACME directory", c.ACME.Directory)
+	}
+	if c.ReapAfter < time.Second || c.ReapAfter > time.Hour {
+		return fleet.Invalid("reap_after", "%s is not between 1s and 1h", c.ReapAfter)
+	}
+	return nil
+}
+
+// advertised is this member as others reach it.
+func (c Config) advertised(software string) fleet.Member {
+	at := func(listen string) string {
+		_, port, _ := net.SplitHostPort(listen)
+		return net.JoinHostPort(c.Advertise, port)
+	}
+	return fleet.Member{
+		ID: c.Member, Raft: at(c.RaftListen), API: at(c.APIListen), NATS: at(c.NATSListen), NATSRoute: at(c.NATSRouteListen),
+		DNS: at(c.DNSListen), Software: software,
+	}
+}
+
+// path is a file below the data directory.
+func (c Config) path(elem ...string) string {
+	return filepath.Join(append([]string{c.DataDir}, elem...)...)
+}
+
+// Files of the data directory.
+const (
+	fileCluster  = "cluster.json"
+	fileOperator = "operator.token"
+	fileRecovery = "recovery.key"
+	dirIdentity  = "identity"
+)
+
+func (c Config) certFile(name string) string { return c.path(dirIdentity, name+".crt") }
+func (c Config) keyFile(name string) string  { return c.path(dirIdentity, name+".key") }
+
+// empty reports whether the data directory is missing or empty.
+func (c Config) empty() (bool, error) {
+	entries, err := os.ReadDir(c.DataDir)
+	if os.IsNotExist(err) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fleet.Invalid("data_dir", "cannot read %s: %v", c.DataDir, err)
+	}
+	return len(entries) == 0, nil
+}

@@ -68,7 +68,7 @@ func (d disk) read(name string) (record, error) {
 // is interrupted, one of the two files is whole.
 func (d disk) write(r record) error {
 	r.Format = diskFormat
-	b, err := json.MarshalIndent(r, "", " ")
+	b, err := json.Marshal(r) // not indented: the heads' bytes are what was signed
 	if err != nil {
 		return fmt.Errorf("write heads: %w", err)
 	}

@@ -1,0 +1,35 @@
+package edgenode
+
+import (
+	"net"
+
+	"github.com/edgefleet/edgefleet/edgenode/identity"
+	"github.com/edgefleet/edgefleet/edgenode/settings"
+	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/observability"
+)
+
+// Options are what a worker needs. All fields are required but Admin and Ready.
+type Options struct {
+	Settings settings.Settings
+	Identity *identity.Identity
+	// HTTPS and HTTP are the listeners that clients reach; Run closes them.
+	HTTPS, HTTP net.Listener
+	// Admin serves metrics and health; nil for none.
+	Admin net.Listener
+	// Boot names this worker's life: its events are numbered within it.
+	Boot string
+	// Ready is called once, when requests are served.
+	Ready     func() error
+	Telemetry *observability.Telemetry
+}
+
+func (o Options) validate() error {
+	switch {
+	case o.Identity == nil || o.Telemetry == nil:
+		return fleet.Invalid("options", "a worker needs its identity and telemetry")
+	case o.HTTPS == nil || o.HTTP == nil:
+		return fleet.Invalid("options", "a worker needs its listeners for https and http")
+	}
+	return fleet.ValidateID("boot", o.Boot)
+}

@@ -110,6 +110,8 @@ type HostObserved struct {
 	Routing     Condition  `json:"routing"`
 	// Challenge is the challenge type the DNS records allow: dns-01 or http-01.
 	Challenge ChallengeType `json:"challenge,omitempty"`
+	// VerifiedGeneration is the generation of the certificate that a TLS handshake through the edges showed last.
+	VerifiedGeneration uint64 `json:"verified_generation,omitempty"`
 }
 
 // Record is a DNS record that a customer is asked to set.

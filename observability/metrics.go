@@ -91,6 +91,8 @@ var eventMetrics = []Metric{
 // hostMetrics are about names: the edge's own DNS, and certificates.
 var hostMetrics = []Metric{
 	{Name: "edgefleet_dns_queries_total", Kind: KindCounter, Unit: "1", Description: "DNS queries by what became of them.", Labels: []string{"outcome"}},
+	{Name: "edgefleet_hosts", Kind: KindGauge, Unit: "1", Description: "Hosts by phase and status, as this member's state has them.", Labels: []string{"phase", "status"}},
+	{Name: "edgefleet_certificate_least_life_seconds", Kind: KindGauge, Unit: "s", Description: "Life left of the certificate that ends first; negative once one has expired, absent without certificates.", Labels: nil},
 	{Name: "edgefleet_acme_orders_total", Kind: KindCounter, Unit: "1", Description: "Attempts to get a certificate from the certificate authority, by challenge and by outcome: issued, or the reason of the failure.", Labels: []string{"challenge", "outcome"}},
 	{Name: "edgefleet_acme_order_seconds", Kind: KindHistogram, Unit: "s", Description: "Time from asking for a certificate to having it.", Labels: []string{"challenge"}},
 }

@@ -1,0 +1,142 @@
+package hosts
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/edgefleet/edgefleet/controlplane/state"
+	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/fleet/bundle"
+)
+
+// deployment is how far one thing (a certificate or a challenge) has come to the edges of a host.
+type deployment struct {
+	// published: the committed head of the host's group has it.
+	published bool
+	// edges are the addresses of the nodes that are up; laggards are those that have not acknowledged it.
+	edges    []netip.Addr
+	laggards []string
+}
+
+func (d *deployment) complete() bool {
+	return d != nil && d.published && len(d.laggards) == 0 && len(d.edges) > 0
+}
+
+// String says what is missing.
+func (d *deployment) String() string {
+	switch {
+	case d == nil || !d.published:
+		return "it is being sent to the edges"
+	case len(d.edges) == 0:
+		return "no edge of the host's group and regions is up"
+	case len(d.laggards) == 0:
+		return "every edge has it"
+	}
+	const most = 4
+	shown := d.laggards[:min(most, len(d.laggards))]
+	if more := len(d.laggards) - len(shown); more > 0 {
+		return fmt.Sprintf("%s and %d more edges have not acknowledged it", strings.Join(shown, ", "), more)
+	}
+	return fmt.Sprintf("%s has not acknowledged it", strings.Join(shown, ", "))
+}
+
+// content is what one tenant's certificate bundle has.
+type content struct {
+	generations map[fleet.HostName]uint64
+	tokens      map[string]bool
+}
+
+// inspector looks into the bundles that heads name. It remembers one bundle of each tenant, the last; it is used by
+// one goroutine.
+type inspector struct {
+	fetch bundle.Fetch
+	index map[fleet.GroupName]indexed
+	seen  map[fleet.TenantID]parsed
+}
+
+type indexed struct {
+	root    fleet.Digest
+	bundles map[fleet.TenantID]fleet.Digest
+}
+
+type parsed struct {
+	digest  fleet.Digest
+	content content
+}
+
+func newInspector(fetch bundle.Fetch) *inspector {
+	return &inspector{fetch: fetch, index: map[fleet.GroupName]indexed{}, seen: map[fleet.TenantID]parsed{}}
+}
+
+// deployed reports how far what has looks for has come in the tenant of h. A bundle that is not here any more
+// (the head just moved on) reads as not published: the next change of the state asks again.
+func (i *inspector) deployed(v *state.View, h fleet.Host, has func(content) bool) *deployment {
+	t, ok := v.Tenant(h.Tenant)
+	if !ok {
+		return nil
+	}
+	head, ok := v.Head(t.Spec.Group, fleet.HeadCerts)
+	if !ok {
+		return &deployment{}
+	}
+	c, err := i.content(t, head.Root)
+	if err != nil || !has(c) {
+		return &deployment{}
+	}
+	d := &deployment{published: true}
+	for _, n := range serving(v, t, h) {
+		if r, _ := n.Observed.Head(fleet.HeadCerts); !r.Applied(head.Version) {
+			d.laggards = append(d.laggards, string(n.ID))
+		}
+		d.edges = append(d.edges, n.Spec.Addresses...)
+	}
+	return d
+}
+
+// serving are the nodes that answer for h now.
+func serving(v *state.View, t fleet.Tenant, h fleet.Host) []fleet.Node {
+	return slices.DeleteFunc(v.NodesOf(t.Spec.Group), func(n fleet.Node) bool {
+		elsewhere := len(h.Spec.Regions) > 0 && !slices.Contains(h.Spec.Regions, n.Spec.Region)
+		return n.Observed.State != fleet.NodeUp || !n.Observed.Serving || elsewhere
+	})
+}
+
+// content reads the certificate bundle of t below root.
+func (i *inspector) content(t fleet.Tenant, root fleet.Digest) (content, error) {
+	x := i.index[t.Spec.Group]
+	if x.root != root {
+		bundles, err := bundle.Index(root, i.fetch)
+		if err != nil {
+			return content{}, fmt.Errorf("index of bundles: %w", err)
+		}
+		x = indexed{root: root, bundles: bundles}
+		i.index[t.Spec.Group] = x
+	}
+	digest, ok := x.bundles[t.ID]
+	if !ok {
+		return content{}, nil
+	}
+	if p := i.seen[t.ID]; p.digest == digest {
+		return p.content, nil
+	}
+	raw, err := bundle.Blob(digest, i.fetch)
+	if err != nil {
+		return content{}, fmt.Errorf("bundle of %s: %w", t.ID, err)
+	}
+	var b fleet.CertsBundle
+	if err := json.Unmarshal(raw, &b); err != nil {
+		return content{}, fmt.Errorf("bundle of %s: %w", t.ID, err)
+	}
+	c := content{generations: map[fleet.HostName]uint64{}, tokens: map[string]bool{}}
+	for _, cert := range b.Certificates {
+		c.generations[cert.Host] = cert.Generation
+	}
+	for _, ch := range b.Challenges {
+		c.tokens[ch.Token] = true
+	}
+	i.seen[t.ID] = parsed{digest: digest, content: c}
+	return c, nil
+}

@@ -1,0 +1,171 @@
+package hosts
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/edgefleet/edgefleet/controlplane/command"
+	"github.com/edgefleet/edgefleet/controlplane/leader"
+	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/tls/issuance"
+	"github.com/edgefleet/edgefleet/tls/keyring"
+)
+
+// newOrder commits key and signing request of h's next certificate. The CA hears of it later, from whoever leads.
+func (l *Loop) newOrder(ctx context.Context, h fleet.Host, cert *fleet.Certificate) error {
+	generation := uint64(1)
+	if cert != nil {
+		generation = cert.Generation + 1
+	}
+	key, csr, spki, err := issuance.NewKeyAndCSR(h.Name)
+	if err != nil {
+		return err
+	}
+	sealed, err := l.o.Sealer.Seal(key, keyring.CertKeyAAD(h.Tenant, h.Name, spki, generation))
+	clear(key)
+	if err != nil {
+		return fmt.Errorf("seal key of %s: %w", h.Name, err)
+	}
+	id := make([]byte, 10)
+	if _, err := rand.Read(id); err != nil {
+		return fmt.Errorf("make order id: %w", err)
+	}
+	return l.propose(ctx, command.OrderPut{Put: command.Put{Create: true}, Order: fleet.OrderRecord{
+		Order: fleet.Order{
+			ID: fleet.OrderID(hex.EncodeToString(id)), Host: h.Name, Tenant: h.Tenant, Generation: generation,
+			Challenge: h.Observed.Challenge, State: fleet.OrderQueued, NextAttempt: l.o.Now(),
+		},
+		Key: sealed, CSR: csr, SPKI: spki,
+	}})
+}
+
+// attempt looks at DNS once more, for a failed validation costs more than a look, and asks the CA.
+func (l *Loop) attempt(ctx context.Context, h fleet.Host, zone fleet.HostName, edge []netip.Addr, o fleet.OrderRecord) result {
+	var chain []byte
+	res := l.checkDNS(ctx, h, zone, edge)
+	if res.err != nil || res.fold == nil {
+		return res
+	}
+	seen := res.fold(h.Observed)
+	if seen.Challenge == "" {
+		own := seen.Ownership
+		o.Problem, o.NextAttempt = own.Reason+": "+own.Message, l.o.Now().Add(l.s.retry(1))
+		res.err = l.propose(ctx, command.OrderPut{Order: o})
+		return res
+	}
+	o.Challenge = seen.Challenge
+	err := fence(func() (err error) {
+		chain, err = l.o.Issuer.Issue(ctx, o.Host, o.Tenant, o.CSR, o.Challenge)
+		return err
+	})
+	if err == nil {
+		err = l.commit(ctx, o, chain)
+	}
+	if err != nil {
+		res.err = l.failed(ctx, o, err)
+	}
+	return res
+}
+
+// commit stores the certificate and ends the order in one step.
+func (l *Loop) commit(ctx context.Context, o fleet.OrderRecord, chain []byte) error {
+	leaf, err := issuance.Describe(chain)
+	if err != nil {
+		return err
+	}
+	c := fleet.CertificateRecord{Key: o.Key, Certificate: fleet.Certificate{
+		Host: o.Host, Tenant: o.Tenant, Generation: o.Generation, Chain: string(chain), SPKI: leaf.SPKI,
+		Serial: leaf.Serial, Issuer: leaf.Issuer, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
+	}}
+	// A commit that is refused counts as a failed attempt: without the pause, the order would be due again at once.
+	if _, err := l.o.Proposer.Propose(ctx, leader.Header(name, l.o.Now()), command.CertificateCommit{Order: o.ID, Certificate: c}); err != nil {
+		return fmt.Errorf("commit certificate: %w", err)
+	}
+	l.o.Telemetry.Logger.InfoContext(ctx, "certificate issued", "host", string(o.Host), "tenant", string(o.Tenant),
+		"generation", o.Generation, "challenge", string(o.Challenge), "not_after", leaf.NotAfter)
+	return nil
+}
+
+// failed stores what went wrong and when the next attempt is.
+func (l *Loop) failed(ctx context.Context, o fleet.OrderRecord, err error) error {
+	if ctx.Err() != nil || errors.Is(err, fleet.ErrUnavailable) {
+		return err // this member does not lead any more: the next leader attempts it again
+	}
+	o.Attempts++
+	reason, wait := l.judge(o.Attempts, err)
+	o.Problem, o.NextAttempt = reason+": "+text(err), l.o.Now().Add(wait)
+	l.o.Telemetry.Logger.WarnContext(ctx, "certificate order failed", "host", string(o.Host), "tenant", string(o.Tenant),
+		"reason", reason, "attempts", o.Attempts, "next_attempt", o.NextAttempt, "err", err)
+	return l.propose(ctx, command.OrderPut{Order: o})
+}
+
+// judge is the reason of a failure and how long to wait after the n-th.
+func (l *Loop) judge(n int, err error) (reason string, wait time.Duration) {
+	var p *issuance.Problem
+	switch {
+	case errors.As(err, &p):
+		reason, wait = p.Reason(), l.s.retry(n)
+		if reason == fleet.ReasonCAUnavailable {
+			wait = l.s.outage(n)
+		}
+		if p.RetryAfter > 0 {
+			wait = p.RetryAfter // exactly: the CA counts requests that come before
+		}
+		return reason, wait
+	case errors.Is(err, fleet.ErrTimeout):
+		return fleet.ReasonDeployPartial, l.s.outage(n)
+	}
+	return fleet.ReasonCAUnavailable, l.s.outage(n)
+}
+
+// text is what people read: the CA's words without the layers around them.
+func text(err error) string {
+	var p *issuance.Problem
+	if errors.As(err, &p) {
+		return p.Error()
+	}
+	return err.Error()
+}
+
+// checkDNS looks at the records of h.
+func (l *Loop) checkDNS(ctx context.Context, h fleet.Host, zone fleet.HostName, edge []netip.Addr) result {
+	var f fleet.DNSFinding
+	err := fence(func() (err error) {
+		f, err = l.o.Resolver.CheckHost(ctx, h, zone, edge)
+		return err
+	})
+	if ctx.Err() != nil {
+		return result{}
+	}
+	if err != nil {
+		v := fleet.DNSVerdict{Reason: fleet.ReasonDNSServfail, Message: err.Error()}
+		f = fleet.DNSFinding{Certificate: v, Traffic: v}
+	}
+	now := l.o.Now()
+	return result{fold: func(o fleet.HostObserved) fleet.HostObserved { return look(o, f, now, l.s) }}
+}
+
+// verify makes handshakes through the edges.
+func (l *Loop) verify(ctx context.Context, c fleet.Certificate, edges []netip.Addr) result {
+	err := fence(func() error { return l.o.Handshake(ctx, c.Host, c.SPKI, edges) })
+	if ctx.Err() != nil {
+		return result{}
+	}
+	now := l.o.Now()
+	return result{fold: func(o fleet.HostObserved) fleet.HostObserved { return shake(o, c.Generation, err, now, l.s) }}
+}
+
+// fence turns a panic into an error, so that one host cannot end the loop for all.
+func fence(work func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("internal error: %v", p)
+		}
+	}()
+	return work()
+}

@@ -94,13 +94,13 @@ func TestHopByHopHeadersStayOnTheirHop(t *testing.T) {
 		w.Header().Set("X-Request-Id", "the origin's")
 		w.WriteHeader(http.StatusTeapot)
 	}))
-	conn := e.dial(hostName)
-	fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: X-Secret, Keep-Alive\r\nX-Secret: 1\r\nKeep-Alive: 5\r\nProxy-Authorization: x\r\nTE: trailers, gzip\r\n\r\n", hostName)
+	conn := e.dial()
+	_, _ = fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: X-Secret, Keep-Alive\r\nX-Secret: 1\r\nKeep-Alive: 5\r\nProxy-Authorization: x\r\nTE: trailers, gzip\r\n\r\n", hostName)
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	for _, name := range []string{"X-Secret", "Keep-Alive", "Proxy-Authorization", "Connection"} {
 		if v, ok := got[name]; ok {
 			t.Errorf("%s: %q reached the origin", name, v)
@@ -129,13 +129,13 @@ func TestOtherUpgradesAreNotPassedOn(t *testing.T) {
 		"a settings header by itself": "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			conn := e.dial(hostName)
-			fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\n%s\r\n", hostName, headers)
+			conn := e.dial()
+			_, _ = fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\n%s\r\n", hostName, headers)
 			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer res.Body.Close()
+			defer func() { _ = res.Body.Close() }()
 			b, _ := io.ReadAll(res.Body)
 			s := answer{res, string(b)}.seen(t)
 			for _, h := range []string{"Connection", "Upgrade", "Http2-Settings"} {
@@ -178,7 +178,7 @@ func TestALoopThroughTheEdgeEnds(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		defer res.Body.Close()
+		defer func() { _ = res.Body.Close() }()
 		w.WriteHeader(res.StatusCode)
 	}))
 	if a := do(t, e.client(false), http.MethodGet, "https://"+hostName+"/", nil); a.StatusCode != 508 {
@@ -197,13 +197,13 @@ func TestMalformedTargetsAndMethodsAreRefused(t *testing.T) {
 		"OPTIONS * HTTP/1.1":                         200,
 		"GET * HTTP/1.1":                             400,
 	} {
-		conn := e.dial(hostName)
-		fmt.Fprintf(conn, "%s\r\nHost: %s\r\nConnection: close\r\n\r\n", line, hostName)
+		conn := e.dial()
+		_, _ = fmt.Fprintf(conn, "%s\r\nHost: %s\r\nConnection: close\r\n\r\n", line, hostName)
 		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		if err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
-		res.Body.Close()
+		_ = res.Body.Close()
 		if res.StatusCode != want {
 			t.Errorf("%s: %d, want %d", line, res.StatusCode, want)
 		}
@@ -214,7 +214,7 @@ func TestBodiesPassIntact(t *testing.T) {
 	const size = 20 << 20
 	e := newEdge(t, nil, originServer(t, func(w http.ResponseWriter, r *http.Request) {
 		sum, n := hash(r.Body)
-		fmt.Fprintf(w, "%d %x %d %v", n, sum, r.ContentLength, r.TransferEncoding)
+		_, _ = fmt.Fprintf(w, "%d %x %d %v", n, sum, r.ContentLength, r.TransferEncoding)
 	}))
 	content := make([]byte, size)
 	for i := range content {
@@ -248,7 +248,7 @@ func TestRequestTrailersPass(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer res.Body.Close()
+		defer func() { _ = res.Body.Close() }()
 		b, _ := io.ReadAll(res.Body)
 		if s := (answer{res, string(b)}).seen(t); s.Trailer.Get("X-Sum") != "42" || s.Body != "body" {
 			t.Errorf("trailer %v, body %q", s.Trailer, s.Body)
@@ -258,7 +258,7 @@ func TestRequestTrailersPass(t *testing.T) {
 
 func TestStreamsAreFlushedAndTrailersPass(t *testing.T) {
 	next := make(chan string)
-	handler := func(w http.ResponseWriter, r *http.Request) {
+	handler := func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/grpc")
 		w.Header().Set("Trailer", "Grpc-Status")
 		w.WriteHeader(http.StatusOK)
@@ -267,7 +267,7 @@ func TestStreamsAreFlushedAndTrailersPass(t *testing.T) {
 			if m == "" {
 				break
 			}
-			fmt.Fprint(w, m)
+			_, _ = fmt.Fprint(w, m)
 			_ = http.NewResponseController(w).Flush()
 		}
 		w.Header().Set("Grpc-Status", "0")
@@ -287,7 +287,7 @@ func TestStreamsAreFlushedAndTrailersPass(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer res.Body.Close()
+				defer func() { _ = res.Body.Close() }()
 				for _, m := range []string{"one", "two"} {
 					next <- m
 					b := make([]byte, 3)
@@ -309,13 +309,13 @@ func TestStreamsAreFlushedAndTrailersPass(t *testing.T) {
 }
 
 func TestInformationalAnswersPass(t *testing.T) {
-	e := newEdge(t, nil, originServer(t, func(w http.ResponseWriter, r *http.Request) {
+	e := newEdge(t, nil, originServer(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Link", "</style.css>; rel=preload")
 		w.WriteHeader(http.StatusEarlyHints)
-		fmt.Fprint(w, "done")
+		_, _ = fmt.Fprint(w, "done")
 	}))
-	conn := e.dial(hostName)
-	fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", hostName)
+	conn := e.dial()
+	_, _ = fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", hostName)
 	r := textproto.NewReader(bufio.NewReader(conn))
 	if line, err := r.ReadLine(); err != nil || !strings.Contains(line, "103") {
 		t.Fatalf("%q, %v; want 103 first", line, err)
@@ -332,7 +332,7 @@ func TestInformationalAnswersPass(t *testing.T) {
 }
 
 func TestRequestsGoToTheHostsOwnOrigin(t *testing.T) {
-	mine := originServer(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "mine") })
+	mine := originServer(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, "mine") })
 	e := newEdge(t, func(_ *proxy.Options, h *config.Host) { h.Origins = h.Origins[:1:1] }, mine)
 	if a := do(t, e.client(false), http.MethodGet, "https://"+hostName+"/", nil); a.body != "mine" {
 		t.Errorf("%q", a.body)

@@ -17,7 +17,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -175,7 +174,7 @@ func newEdge(t testing.TB, change func(*proxy.Options, *config.Host), origins ..
 		t.Fatal(err)
 	}
 	e.https, e.http = listen(t), listen(t)
-	ctx, stop := context.WithCancel(context.Background()) //nolint:usetesting // t.Context ends before the cleanup that waits for Run
+	ctx, stop := contextWithCancel()
 	e.stop = stop
 	go func() {
 		defer close(e.done)
@@ -206,7 +205,7 @@ func listen(t testing.TB) net.Listener {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
+	t.Cleanup(func() { _ = l.Close() })
 	return l
 }
 
@@ -233,14 +232,14 @@ func (e *edge) client(h2 bool) *http.Client {
 	}
 }
 
-// dial opens a TLS connection for the name, for HTTP/1.1 by hand.
-func (e *edge) dial(name string) *tls.Conn {
+// dial opens a TLS connection for hostName, for HTTP/1.1 by hand.
+func (e *edge) dial() *tls.Conn {
 	e.t.Helper()
-	c, err := tls.Dial("tcp", e.https.Addr().String(), &tls.Config{ServerName: name, RootCAs: testAuthority().pool(), NextProtos: []string{"http/1.1"}}) //nolint:noctx // as above
+	c, err := tls.Dial("tcp", e.https.Addr().String(), &tls.Config{ServerName: hostName, RootCAs: testAuthority().pool(), NextProtos: []string{"http/1.1"}}) //nolint:noctx // as above
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	e.t.Cleanup(func() { c.Close() })
+	e.t.Cleanup(func() { _ = c.Close() })
 	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		e.t.Fatal(err)
 	}
@@ -270,7 +269,7 @@ func do(t testing.TB, c *http.Client, method, url string, body io.Reader, header
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, url, err)
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	b, err := io.ReadAll(res.Body)
 	if err != nil {
 		t.Fatalf("%s %s: read: %v", method, url, err)
@@ -323,19 +322,6 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-func portOf(t testing.TB, a net.Addr) uint16 {
-	t.Helper()
-	_, port, err := net.SplitHostPort(a.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return uint16(n)
-}
-
 // bothProtocols runs f with a client of each.
 func bothProtocols(t *testing.T, e *edge, f func(t *testing.T, c *http.Client)) {
 	t.Helper()
@@ -355,4 +341,9 @@ func hash(r io.Reader) (sum []byte, n int64) {
 	h := sha256.New()
 	n, _ = io.Copy(h, r)
 	return h.Sum(nil), n
+}
+
+// contextWithCancel outlives the test's own context, which ends before cleanups.
+func contextWithCancel() (context.Context, context.CancelFunc) {
+	return context.WithCancel(context.Background())
 }

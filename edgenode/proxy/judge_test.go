@@ -21,12 +21,10 @@ import (
 
 // judgeBy makes an edge whose Judge finds the requests malicious whose inspected body or target holds "attack", and
 // blocks them in mode block.
-func judgeBy(t *testing.T, mode fleet.Mode, limits proxy.Limits, origin http.HandlerFunc) *edge {
+func judgeBy(t *testing.T, mode fleet.Mode, origin http.HandlerFunc) *edge {
 	t.Helper()
 	return newEdge(t, func(o *proxy.Options, h *config.Host) {
 		h.Mode = mode
-		limits.Linger, limits.Drain = o.Limits.Linger, o.Limits.Drain
-		o.Limits = limits
 		o.Judge = judgeFunc(func(in waf.Input) waf.Decision {
 			req := in.Request.Input()
 			if !bytes.Contains(req.Body, []byte("attack")) && !strings.Contains(req.URI, "attack") {
@@ -45,7 +43,7 @@ func judgeBy(t *testing.T, mode fleet.Mode, limits proxy.Limits, origin http.Han
 
 func TestBlockedRequestsGetAPageAndNothingElse(t *testing.T) {
 	var reached atomic.Int64
-	e := judgeBy(t, fleet.ModeBlock, proxy.Limits{}, func(http.ResponseWriter, *http.Request) { reached.Add(1) })
+	e := judgeBy(t, fleet.ModeBlock, func(http.ResponseWriter, *http.Request) { reached.Add(1) })
 	bothProtocols(t, e, func(t *testing.T, c *http.Client) {
 		for accept, contentType := range map[string]string{
 			"":                                    "text/html; charset=utf-8",
@@ -77,7 +75,7 @@ func TestBlockedRequestsGetAPageAndNothingElse(t *testing.T) {
 func TestEventsAreCompletedAndReportedOnce(t *testing.T) {
 	for _, mode := range []fleet.Mode{fleet.ModeMonitoring, fleet.ModeBlock} {
 		t.Run(string(mode), func(t *testing.T) {
-			e := judgeBy(t, mode, proxy.Limits{}, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
+			e := judgeBy(t, mode, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
 			before := time.Now()
 			a := do(t, e.client(true), http.MethodGet, "https://"+hostName+"/?q=attack", nil)
 			got := e.events.list()
@@ -105,7 +103,7 @@ func TestEventsAreCompletedAndReportedOnce(t *testing.T) {
 
 func TestEventsOfStreamsAreReportedWhenTheAnswerBegins(t *testing.T) {
 	release := make(chan struct{})
-	e := judgeBy(t, fleet.ModeMonitoring, proxy.Limits{}, func(w http.ResponseWriter, _ *http.Request) {
+	e := judgeBy(t, fleet.ModeMonitoring, func(w http.ResponseWriter, _ *http.Request) {
 		_ = http.NewResponseController(w).Flush()
 		<-release
 	})
@@ -117,7 +115,7 @@ func TestEventsOfStreamsAreReportedWhenTheAnswerBegins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	if n := len(e.events.list()); n != 1 {
 		t.Errorf("%d events while the answer streams, want 1", n)
 	}
@@ -125,7 +123,7 @@ func TestEventsOfStreamsAreReportedWhenTheAnswerBegins(t *testing.T) {
 }
 
 func TestModeOffIsNotJudged(t *testing.T) {
-	e := judgeBy(t, fleet.ModeOff, proxy.Limits{}, hello)
+	e := judgeBy(t, fleet.ModeOff, hello)
 	if a := do(t, e.client(false), http.MethodGet, "https://"+hostName+"/?q=attack", nil); a.StatusCode != 200 || len(e.events.list()) != 0 {
 		t.Errorf("status %d, %d events", a.StatusCode, len(e.events.list()))
 	}
@@ -208,7 +206,7 @@ func TestAPanicCostsOneRequest(t *testing.T) {
 func TestAnOriginThatBreaksOffCutsTheAnswer(t *testing.T) {
 	e := newEdge(t, nil, originServer(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "100")
-		fmt.Fprint(w, "half")
+		_, _ = fmt.Fprint(w, "half")
 		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
 	}))
@@ -221,7 +219,7 @@ func TestAnOriginThatBreaksOffCutsTheAnswer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer res.Body.Close()
+		defer func() { _ = res.Body.Close() }()
 		if b, err := io.ReadAll(res.Body); err == nil {
 			t.Errorf("a cut answer looks whole: %q", b)
 		}
@@ -229,7 +227,7 @@ func TestAnOriginThatBreaksOffCutsTheAnswer(t *testing.T) {
 }
 
 func TestEveryMetricIsDeclared(t *testing.T) {
-	e := judgeBy(t, fleet.ModeBlock, proxy.Limits{}, hello)
+	e := judgeBy(t, fleet.ModeBlock, hello)
 	do(t, e.client(true), http.MethodGet, "https://"+hostName+"/?attack", nil)
 	do(t, e.client(false), http.MethodGet, "https://"+hostName+"/", nil)
 	do(t, e.client(false), http.MethodGet, "https://"+hostName+"/", nil, "Host", "nobody.example.com")

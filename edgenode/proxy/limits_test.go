@@ -52,7 +52,7 @@ func TestBodiesOverTheLimitAreRefused(t *testing.T) {
 		// HTTP/1.1 may cut the connection under a client that still sends; no other outcome is accepted.
 		res, err := c.Do(req)
 		if err == nil {
-			defer res.Body.Close()
+			defer func() { _ = res.Body.Close() }()
 			if res.StatusCode != 413 {
 				t.Errorf("endless: %d, want 413", res.StatusCode)
 			}
@@ -68,9 +68,19 @@ func TestBodiesOverTheLimitAreRefused(t *testing.T) {
 func TestHeadersOverTheLimitAreRefused(t *testing.T) {
 	e := limited(t, proxy.Limits{HeaderBytes: 8 << 10}, hello)
 	bothProtocols(t, e, func(t *testing.T, c *http.Client) {
-		a := do(t, c, http.MethodGet, "https://"+hostName+"/", nil, "X-Long", strings.Repeat("x", 7<<10), "X-More", strings.Repeat("x", 7<<10))
-		if a.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
-			t.Errorf("status %d, want 431", a.StatusCode)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+hostName+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X-Long", strings.Repeat("x", 7<<10))
+		req.Header.Set("X-More", strings.Repeat("x", 7<<10))
+		if res, err := c.Do(req); err == nil {
+			defer func() { _ = res.Body.Close() }()
+			if res.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+				t.Errorf("status %d, want 431", res.StatusCode)
+			}
+		} else if !strings.Contains(err.Error(), "larger than peer's advertised limit") { // Go's client may already know
+			t.Error(err)
 		}
 		if a := do(t, c, http.MethodGet, "https://"+hostName+"/", nil, "X-Long", strings.Repeat("x", 4<<10)); a.StatusCode != 200 {
 			t.Errorf("status %d below the limit", a.StatusCode)
@@ -86,23 +96,23 @@ func TestSlowClientsAreCut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()
 		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("%v, want EOF", err)
 		}
 	})
 	t.Run("in the headers", func(t *testing.T) {
 		e := limited(t, proxy.Limits{HeaderTimeout: short}, hello)
-		conn := e.dial(hostName)
-		fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: api")
+		conn := e.dial()
+		_, _ = fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: api")
 		if b, err := io.ReadAll(conn); err != nil {
 			t.Errorf("%q %v, want the end of the connection", b, err)
 		}
 	})
 	t.Run("between requests", func(t *testing.T) {
 		e := limited(t, proxy.Limits{IdleTimeout: short}, hello)
-		conn := e.dial(hostName)
-		fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", hostName)
+		conn := e.dial()
+		_, _ = fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", hostName)
 		if b, err := io.ReadAll(conn); err != nil || !strings.Contains(string(b), "hello") {
 			t.Errorf("%q %v, want an answer and the end of the connection", b, err)
 		}
@@ -111,8 +121,8 @@ func TestSlowClientsAreCut(t *testing.T) {
 		e := limited(t, proxy.Limits{InspectTimeout: short}, hello)
 		bothProtocols(t, e, func(t *testing.T, c *http.Client) {
 			r, w := io.Pipe()
-			defer w.Close()
-			go fmt.Fprint(w, "first")
+			defer func() { _ = w.Close() }()
+			go func() { _, _ = fmt.Fprint(w, "first") }()
 			if a := do(t, c, http.MethodPost, "https://"+hostName+"/", r); a.StatusCode != 408 {
 				t.Errorf("status %d, want 408", a.StatusCode)
 			}
@@ -122,8 +132,8 @@ func TestSlowClientsAreCut(t *testing.T) {
 		e := limited(t, proxy.Limits{ProgressTimeout: short, InspectBytes: 4}, echo)
 		bothProtocols(t, e, func(t *testing.T, c *http.Client) {
 			r, w := io.Pipe()
-			defer w.Close()
-			go fmt.Fprint(w, "longer than what is inspected")
+			defer func() { _ = w.Close() }()
+			go func() { _, _ = fmt.Fprint(w, "longer than what is inspected") }()
 			if a := do(t, c, http.MethodPost, "https://"+hostName+"/", r); a.StatusCode != 408 {
 				t.Errorf("status %d, want 408", a.StatusCode)
 			}
@@ -149,13 +159,14 @@ func TestSlowClientsAreCut(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer res.Body.Close()
+			defer func() { _ = res.Body.Close() }()
 			<-done // nothing reads, and the origin is let go nevertheless
 		})
 	})
 }
 
 func TestSilentStreamsOutliveTheProgressTimeout(t *testing.T) {
+	t.Parallel()
 	const progress = 50 * time.Millisecond
 	e := limited(t, proxy.Limits{ProgressTimeout: progress}, func(w http.ResponseWriter, r *http.Request) {
 		for range 3 {
@@ -165,7 +176,7 @@ func TestSilentStreamsOutliveTheProgressTimeout(t *testing.T) {
 			case <-r.Context().Done():
 				return
 			}
-			fmt.Fprint(w, "tick")
+			_, _ = fmt.Fprint(w, "tick")
 			_ = http.NewResponseController(w).Flush()
 		}
 	})
@@ -199,7 +210,7 @@ func TestTooManyRequestsAreRefused(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			res.Body.Close()
+			_ = res.Body.Close()
 			results <- res.StatusCode
 		}()
 		<-started
@@ -219,21 +230,21 @@ func TestExpectContinue(t *testing.T) {
 	for _, mode := range []fleet.Mode{fleet.ModeOff, fleet.ModeBlock} {
 		t.Run(string(mode), func(t *testing.T) {
 			e := newEdge(t, func(_ *proxy.Options, h *config.Host) { h.Mode = mode }, originServer(t, echo))
-			conn := e.dial(hostName)
+			conn := e.dial()
 			r := bufio.NewReader(conn)
-			fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: %s\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n", hostName)
+			_, _ = fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: %s\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n", hostName)
 			if line, err := r.ReadString('\n'); err != nil || !strings.Contains(line, "100") {
 				t.Fatalf("%q, %v; want 100", line, err)
 			}
 			if _, err := r.ReadString('\n'); err != nil {
 				t.Fatal(err)
 			}
-			fmt.Fprint(conn, "body")
+			_, _ = fmt.Fprint(conn, "body")
 			res, err := http.ReadResponse(r, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer res.Body.Close()
+			defer func() { _ = res.Body.Close() }()
 			b, _ := io.ReadAll(res.Body)
 			if s := (answer{res, string(b)}).seen(t); s.Body != "body" {
 				t.Errorf("origin got %q", s.Body)
@@ -242,13 +253,13 @@ func TestExpectContinue(t *testing.T) {
 	}
 	t.Run("a body over the limit is refused before it is sent", func(t *testing.T) {
 		e := limited(t, proxy.Limits{BodyBytes: 3}, echo)
-		conn := e.dial(hostName)
-		fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: %s\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n", hostName)
+		conn := e.dial()
+		_, _ = fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: %s\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n", hostName)
 		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer res.Body.Close()
+		defer func() { _ = res.Body.Close() }()
 		if res.StatusCode != 413 {
 			t.Errorf("status %d, want 413", res.StatusCode)
 		}
@@ -259,7 +270,7 @@ func TestStreamedBodiesAreNotHeldInMemory(t *testing.T) {
 	const size = 256 << 20
 	e := limited(t, proxy.Limits{}, func(w http.ResponseWriter, r *http.Request) {
 		n, _ := io.Copy(io.Discard, r.Body)
-		fmt.Fprint(w, n)
+		_, _ = fmt.Fprint(w, n)
 	})
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -292,7 +303,7 @@ func TestAClientThatLeavesIsNotAnOriginError(t *testing.T) {
 			cancel()
 		}()
 		if res, err := c.Do(req); err == nil {
-			res.Body.Close()
+			_ = res.Body.Close()
 			t.Fatal("answered")
 		}
 		<-left // the origin is let go

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -281,6 +282,7 @@ func isTLS(err error) bool {
 		alert  tls.AlertError
 		opErr  *net.OpError
 	)
-	return errors.As(err, &verify) || errors.As(err, &record) || errors.As(err, &alert) ||
+	// net/http does not export the type of its handshake timeout.
+	return strings.HasSuffix(err.Error(), "TLS handshake timeout") || errors.As(err, &verify) || errors.As(err, &record) || errors.As(err, &alert) ||
 		(errors.As(err, &opErr) && opErr.Op == "remote error")
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/edgefleet/edgefleet/tls/sni"
 )
 
-func hello(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") }
+func hello(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, "hello") }
 
 func handshake(e *edge, c *tls.Config) (tls.ConnectionState, error) {
 	c.RootCAs = testAuthority().pool()
@@ -23,7 +23,7 @@ func handshake(e *edge, c *tls.Config) (tls.ConnectionState, error) {
 	if err != nil {
 		return tls.ConnectionState{}, err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	return conn.ConnectionState(), nil
 }
 
@@ -76,9 +76,9 @@ func TestHandshakeFailuresAreCountedByReasonAndNotLogged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: api.example.com\r\n\r\n")
+	_, _ = fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: api.example.com\r\n\r\n")
 	_, _ = io.ReadAll(conn)
-	conn.Close()
+	_ = conn.Close()
 	_, _ = handshake(e, &tls.Config{ServerName: hostName, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}) //nolint:gosec // it must fail
 	for _, reason := range []string{"not_tls", "version"} {
 		eventually(t, reason, func() bool {
@@ -150,9 +150,9 @@ func TestSessionsResumeUnderTheirOwnNameOnly(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer conn.Close()
+				defer func() { _ = conn.Close() }()
 				// TLS 1.3 tickets come after the handshake: an answer has passed them.
-				fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", serverName)
+				_, _ = fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", serverName)
 				if b, err := io.ReadAll(conn); err != nil || !strings.Contains(string(b), "hello") {
 					t.Fatalf("%q, %v", b, err)
 				}

@@ -137,7 +137,7 @@ func (lost) Append(fleet.Event) {}
 
 func (w *worker) openProxy() error {
 	o := w.options
-	engine, err := waf.NewEngine(waf.Options{ParanoiaLevel: o.Settings.WAF.Paranoia, BodyLimit: o.Settings.WAF.BodyLimit})
+	engine, err := waf.NewEngine(waf.Options{ParanoiaLevel: o.Settings.WAF.Paranoia, BodyLimit: o.Settings.WAF.BodyLimit, Telemetry: o.Telemetry})
 	if err != nil {
 		return fmt.Errorf("load waf engine: %w", err)
 	}

@@ -1,0 +1,351 @@
+package controlplane_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/edgefleet/edgefleet/controlplane"
+	"github.com/edgefleet/edgefleet/controlplane/client"
+	"github.com/edgefleet/edgefleet/fleet"
+)
+
+// patience is how long a test waits for something that takes a fraction of it.
+const patience = 30 * time.Second
+
+// cluster is a control plane in this process: real Raft on disk, real TLS, real NATS, real DNS.
+type cluster struct {
+	t       *testing.T
+	kek     string
+	token   string
+	cacert  []byte
+	members []*running
+}
+
+type running struct {
+	config controlplane.Config
+	cancel context.CancelFunc
+	done   chan error
+}
+
+// newConfig is a member with a loopback address of its own.
+func newConfig(t *testing.T, id string, kek string) controlplane.Config {
+	t.Helper()
+	ip := fmt.Sprintf("127.%d.%d.%d", 64+rand.IntN(100), rand.IntN(256), 1+rand.IntN(250))
+	dir := t.TempDir()
+	path := filepath.Join(dir, "controlplane.yaml")
+	text := fmt.Sprintf(`data_dir: %s/data
+member: %s
+cluster_zone: edge.example
+advertise: %s
+api_listen: %[3]s:8440
+raft_listen: %[3]s:8441
+nats_listen: %[3]s:8442
+nats_route_listen: %[3]s:8443
+dns_listen: %[3]s:8053
+admin_listen: %[3]s:8444
+kek_file: %[4]s
+resolvers: ["%[3]s:8053"]
+log_level: error
+`, dir, id, ip, kek)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := controlplane.LoadConfig(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// start makes a cluster of n members that all vote.
+func start(t *testing.T, n int) *cluster {
+	t.Helper()
+	c := &cluster{t: t, kek: filepath.Join(t.TempDir(), "kek")}
+	first := newConfig(t, "m1", c.kek)
+	out, err := controlplane.Init(t.Context(), first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.token = out.Token
+	if c.cacert, err = os.ReadFile(out.CACert); err != nil {
+		t.Fatal(err)
+	}
+	c.run(first)
+	for i := 2; i <= n; i++ {
+		c.join(newConfig(t, fmt.Sprintf("m%d", i), c.kek))
+	}
+	c.await("all members vote", func() bool {
+		s, err := client.Get[client.ClusterStatus](t.Context(), c.client(), "/v1/cluster", nil)
+		voters := 0
+		for _, m := range s.Members {
+			if m.Suffrage == "voter" {
+				voters++
+			}
+		}
+		return err == nil && s.Leader != "" && voters == n
+	})
+	return c
+}
+
+func (c *cluster) join(cfg controlplane.Config) {
+	c.t.Helper()
+	var tok client.JoinTokenCreated
+	c.await("a join token is made", func() bool {
+		var err error
+		tok, err = client.Post[client.JoinTokenCreated](c.t.Context(), c.client(), "/v1/join-tokens", client.JoinTokenCreate{Kind: fleet.JoinMember})
+		return err == nil
+	})
+	if _, err := controlplane.Join(c.t.Context(), cfg, tok.Secret, c.members[0].config.APIListen); err != nil {
+		c.t.Fatal(err)
+	}
+	c.run(cfg)
+}
+
+func (c *cluster) run(cfg controlplane.Config) *running {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(c.t.Context()))
+	r := &running{config: cfg, cancel: cancel, done: make(chan error, 1)}
+	go func() { r.done <- controlplane.Run(ctx, cfg, c.t.Output()) }()
+	c.members = append(c.members, r)
+	c.t.Cleanup(func() { r.stop(c.t) })
+	return r
+}
+
+func (r *running) stop(t *testing.T) {
+	r.cancel()
+	select {
+	case err, ok := <-r.done:
+		if ok {
+			close(r.done)
+			if err != nil {
+				t.Errorf("member %s: %v", r.config.Member, err)
+			}
+		}
+	case <-time.After(patience):
+		t.Errorf("member %s does not stop", r.config.Member)
+	}
+}
+
+// client reaches the running members with the operator's token, or with another.
+func (c *cluster) client(token ...string) *client.Client {
+	c.t.Helper()
+	o := client.Options{CACert: c.cacert, Token: c.token, Timeout: 10 * time.Second}
+	if len(token) > 0 {
+		o.Token = token[0]
+	}
+	for _, m := range c.members {
+		o.Addrs = append(o.Addrs, m.config.APIListen)
+	}
+	return c.must(client.New(o))
+}
+
+// at reaches one member only.
+func (c *cluster) at(i int) *client.Client {
+	return c.must(client.New(client.Options{Addrs: []string{c.members[i].config.APIListen}, CACert: c.cacert, Token: c.token, Timeout: 10 * time.Second}))
+}
+
+func (c *cluster) must(cl *client.Client, err error) *client.Client {
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return cl
+}
+
+func (c *cluster) await(what string, ok func() bool) {
+	c.t.Helper()
+	await(c.t, what, ok)
+}
+
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.After(patience); !ok(); {
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatalf("waited %s in vain: %s", patience, what)
+		}
+	}
+}
+
+// leader is the index of the member that leads.
+func (c *cluster) leader() int {
+	c.t.Helper()
+	leader := -1
+	c.await("there is a leader", func() bool {
+		s, err := client.Get[client.ClusterStatus](c.t.Context(), c.client(), "/v1/cluster", nil)
+		for i, m := range c.members {
+			if err == nil && m.config.Member == s.Leader {
+				leader = i
+			}
+		}
+		return leader >= 0
+	})
+	return leader
+}
+
+func tenant(t *testing.T, c *client.Client, id fleet.TenantID) {
+	t.Helper()
+	if _, err := client.Post[fleet.Tenant](t.Context(), c, "/v1/tenants", client.TenantCreate{ID: id}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestThreeMembers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts three members")
+	}
+	c := start(t, 3)
+	lead := c.leader()
+	follower := (lead + 1) % 3
+
+	t.Run("a write through a follower is read back through another member", func(t *testing.T) {
+		tenant(t, c.at(follower), "acme")
+		got, err := client.Get[fleet.Tenant](t.Context(), c.at((lead+2)%3), "/v1/tenants/acme", nil)
+		if err != nil || got.Spec.Form != fleet.SecurityEdge {
+			t.Errorf("got %+v, %v", got, err)
+		}
+	})
+	t.Run("every mutation has one audit entry and the chain holds", func(t *testing.T) {
+		entries := auditLog(t, c.client())
+		if err := fleet.VerifyAudit(entries); err != nil {
+			t.Error(err)
+		}
+		n := 0
+		for _, e := range entries {
+			if e.Object == "tenant/acme" {
+				n++
+				if e.Source == "" || !strings.HasPrefix(e.Name, "token/") || e.RequestID == "" {
+					t.Errorf("entry says not who asked: %+v", e)
+				}
+			}
+		}
+		if n != 1 {
+			t.Errorf("%d entries for one mutation", n)
+		}
+	})
+	t.Run("all members have the same state at the same index", func(t *testing.T) {
+		c.await("equal hashes", func() bool {
+			seen := map[string]bool{}
+			for i := range c.members {
+				s, err := client.Get[client.ClusterStatus](t.Context(), c.at(i), "/v1/cluster", url.Values{"hash": {"true"}})
+				if err != nil {
+					return false
+				}
+				seen[fmt.Sprint(s.Applied, s.StateHash)] = true
+			}
+			return len(seen) == 1
+		})
+	})
+	t.Run("without the leader a write is accepted again, and it comes back", func(t *testing.T) {
+		c.members[lead].stop(t)
+		c.await("a write is accepted", func() bool {
+			_, err := client.Post[fleet.Tenant](t.Context(), c.client(), "/v1/tenants", client.TenantCreate{ID: "after"})
+			return err == nil || errors.Is(err, fleet.ErrConflict)
+		})
+		old := c.members[lead].config
+		c.members = append(c.members[:lead], c.members[lead+1:]...)
+		r := c.run(old)
+		cl := c.must(client.New(client.Options{Addrs: []string{r.config.APIListen}, CACert: c.cacert, Token: c.token}))
+		c.await("the member that was away has the write", func() bool {
+			_, err := client.Get[fleet.Tenant](t.Context(), cl, "/v1/tenants/after", url.Values{"consistency": {"stale"}})
+			return err == nil
+		})
+	})
+	t.Run("without a quorum stale reads answer, and writes are refused with what to do", func(t *testing.T) {
+		for _, m := range c.members[1:] {
+			m.stop(t)
+		}
+		one := c.at(0)
+		c.await("the loss is noticed", func() bool {
+			_, err := client.Post[fleet.Tenant](t.Context(), one, "/v1/tenants", client.TenantCreate{ID: "nobody"})
+			return errors.Is(err, fleet.ErrUnavailable) && strings.Contains(err.Error(), "no leader")
+		})
+		if _, err := client.Get[fleet.Tenant](t.Context(), one, "/v1/tenants/acme", url.Values{"consistency": {"stale"}}); err != nil {
+			t.Errorf("stale read: %v", err)
+		}
+	})
+}
+
+func auditLog(t *testing.T, c *client.Client) []fleet.AuditEntry {
+	t.Helper()
+	var all []fleet.AuditEntry
+	q := url.Values{"limit": {"100"}}
+	for {
+		p, err := client.Get[client.Page[fleet.AuditEntry]](t.Context(), c, "/v1/audit", q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p.Items...)
+		if p.Next == "" {
+			return all
+		}
+		q.Set("after", p.Next)
+	}
+}
+
+func TestTenantsAreIslands(t *testing.T) {
+	c := start(t, 1)
+	op := c.client()
+	tenant(t, op, "red")
+	tenant(t, op, "blue")
+	made, err := client.Post[client.TokenCreated](t.Context(), op, "/v1/tenants/red/tokens", client.TokenCreate{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	red := c.client(made.Secret)
+	host := client.HostCreate{Name: "API.Red.Example.", Origins: []fleet.Origin{{URL: "https://203.0.113.9"}}}
+	h, err := client.Post[client.HostView](t.Context(), red, "/v1/tenants/red/hosts", host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.Name != "api.red.example" || h.Spec.Mode != fleet.ModeMonitoring || len(h.Records) != 2 {
+		t.Errorf("host is %+v", h)
+	}
+	for what, call := range map[string]func() error{
+		"another tenant's hosts":     func() error { return red.Do(t.Context(), http.MethodGet, "/v1/tenants/blue/hosts", nil, nil, nil) },
+		"a tenant that is not there": func() error { return red.Do(t.Context(), http.MethodGet, "/v1/tenants/green/hosts", nil, nil, nil) },
+		"another tenant's events":    func() error { return red.Do(t.Context(), http.MethodGet, "/v1/tenants/blue/events", nil, nil, nil) },
+		"another tenant's event tail": func() error {
+			return red.Do(t.Context(), http.MethodGet, "/v1/tenants/blue/events:tail", nil, nil, nil)
+		},
+	} {
+		if err := call(); !errors.Is(err, fleet.ErrNotFound) {
+			t.Errorf("%s: got %v, want not found", what, err)
+		}
+	}
+	for what, call := range map[string]func() error{
+		"the list of tenants": func() error { return red.Do(t.Context(), http.MethodGet, "/v1/tenants", nil, nil, nil) },
+		"the nodes":           func() error { return red.Do(t.Context(), http.MethodGet, "/v1/nodes", nil, nil, nil) },
+		"a join token": func() error {
+			return red.Do(t.Context(), http.MethodPost, "/v1/join-tokens", nil, client.JoinTokenCreate{Kind: fleet.JoinNode}, nil)
+		},
+		"a node's poll": func() error {
+			return red.Do(t.Context(), http.MethodPost, "/v1/edge/poll", nil, fleet.Report{Node: "n1", Heads: []fleet.HeadReport{}}, nil)
+		},
+	} {
+		if err := call(); !errors.Is(err, fleet.ErrDenied) {
+			t.Errorf("%s: got %v, want denied", what, err)
+		}
+	}
+	for _, e := range auditLog(t, red) {
+		if e.Tenant != "red" {
+			t.Errorf("red sees %s of %q", e.Object, e.Tenant)
+		}
+	}
+	if err := op.Do(t.Context(), http.MethodDelete, "/v1/tenants/red/tokens/"+string(made.ID), nil, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := red.Do(t.Context(), http.MethodGet, "/v1/whoami", nil, nil, nil); !errors.Is(err, fleet.ErrUnauthenticated) {
+		t.Errorf("a revoked token: got %v", err)
+	}
+}

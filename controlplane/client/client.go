@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -119,6 +120,7 @@ func (c *Client) Raw(ctx context.Context, method, path string, query url.Values,
 	if err != nil {
 		return nil, err
 	}
+	defer func() { _ = res.Body.Close() }() // it was read to its end, or is given up
 	return read(res)
 }
 
@@ -182,6 +184,8 @@ func unreachable(ctx context.Context, addrs []string, err error) error {
 }
 
 // Problem is an error that the API answered (RFC 9457).
+//
+//nolint:errname // the name of the RFC
 type Problem struct {
 	Type   string `json:"type,omitempty"`
 	Title  string `json:"title"`
@@ -203,7 +207,6 @@ func (p *Problem) Unwrap() error {
 }
 
 func read(res *http.Response) ([]byte, error) {
-	defer res.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxBody+1))
 	if err != nil {
 		return nil, fmt.Errorf("%w: read the answer: %w", fleet.ErrUnavailable, err)
@@ -237,9 +240,7 @@ func Post[T any](ctx context.Context, c *Client, path string, in any) (T, error)
 func All[T any](ctx context.Context, c *Client, path string, query url.Values) ([]T, error) {
 	var items []T
 	q := url.Values{}
-	for k, v := range query {
-		q[k] = v
-	}
+	maps.Copy(q, query)
 	for {
 		page, err := Get[Page[T]](ctx, c, path, q)
 		if err != nil {

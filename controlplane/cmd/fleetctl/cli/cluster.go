@@ -1,0 +1,162 @@
+package cli
+
+import (
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/edgefleet/edgefleet/controlplane/client"
+	"github.com/edgefleet/edgefleet/fleet"
+)
+
+func (a *app) clusterCommand() *cobra.Command {
+	return group("cluster", "The members of the control plane", "", a.clusterStatus(), a.clusterCheck(), a.clusterJoinToken(), a.clusterRemove())
+}
+
+func (a *app) clusterStatus() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "status", Short: "Show the members, the leader and the Raft log", Args: exact(),
+		Long:    "Show what the answering member knows of its cluster. --hash also shows the digest of its state: members at the same index have the same.",
+		Example: "  fleetctl cluster status\n  fleetctl cluster status --hash --addr 10.0.0.2:8440",
+	}
+	hash := cmd.Flags().Bool("hash", false, "compute the digest of the member's state")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		s, err := a.session()
+		if err != nil {
+			return err
+		}
+		q := url.Values{}
+		if *hash {
+			q.Set("hash", "true")
+		}
+		raw, err := s.Raw(cmd.Context(), http.MethodGet, apiPath("cluster"), q, nil)
+		if err != nil {
+			return err
+		}
+		return answer(a, raw, a.showCluster)
+	}
+	return cmd
+}
+
+func (a *app) showCluster(c client.ClusterStatus) error {
+	leader := string(c.Leader)
+	if leader == "" {
+		leader = "none: writes fail until a majority of the voters is back"
+	}
+	t := newTable(a.Out)
+	t.row("cluster", c.ID)
+	t.row("zone", c.Zone)
+	t.row("incarnation", c.Incarnation)
+	t.row("answered by", c.Member)
+	t.row("leader", leader)
+	t.row("term", c.Term)
+	t.row("log index", c.Index)
+	t.row("applied", c.Applied)
+	if c.StateHash != "" {
+		t.row("state hash", c.StateHash)
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	if err := a.say(""); err != nil {
+		return err
+	}
+	t = newTable(a.Out, "MEMBER", "ROLE", "SUFFRAGE", "API", "RAFT", "DNS", "SOFTWARE")
+	for _, m := range c.Members {
+		role := "follower"
+		if m.Leader {
+			role = "leader"
+		}
+		t.row(m.ID, role, m.Suffrage, m.API, m.Raft, m.DNS, m.Software)
+	}
+	return t.flush()
+}
+
+func (a *app) clusterCheck() *cobra.Command {
+	return &cobra.Command{
+		Use: "check", Short: "Check delegation, ports, clocks, disk and keys; exit 1 if one fails", Example: "  fleetctl cluster check", Args: exact(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := a.session()
+			if err != nil {
+				return err
+			}
+			var raw []byte
+			var checks client.Page[fleet.Check]
+			if err := s.read(cmd.Context(), apiPath("cluster", "checks"), nil, &raw, &checks); err != nil {
+				return err
+			}
+			failed := false
+			err = answer(a, raw, func(p client.Page[fleet.Check]) error {
+				t := newTable(a.Out, "CHECK", "STATE", "DETAIL")
+				for _, c := range p.Items {
+					t.row(c.Name, c.State, c.Detail)
+				}
+				return t.flush()
+			})
+			for _, c := range checks.Items {
+				failed = failed || c.State == fleet.CheckFail
+			}
+			if err == nil && failed {
+				return exitCode(fleet.ExitFailure)
+			}
+			return err
+		},
+	}
+}
+
+func (a *app) clusterJoinToken() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "join-token", Short: "Make a one-time token that admits one member", Args: exact(),
+		Long:    "Make a one-time token that admits one member. It is printed this one time, alone on the standard output.",
+		Example: "  fleetctl cluster join-token --ttl 5m",
+	}
+	ttl := ttlFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return a.joinToken(cmd, client.JoinTokenCreate{Kind: fleet.JoinMember}, *ttl, "start the new member with 'controlplane join'")
+	}
+	return cmd
+}
+
+func ttlFlag(cmd *cobra.Command) *time.Duration {
+	return cmd.Flags().Duration("ttl", 0, "life of the token, at most and by default 15m")
+}
+
+// joinToken makes a join token. The token alone goes to the standard output, so that scripts can take it.
+func (a *app) joinToken(cmd *cobra.Command, in client.JoinTokenCreate, ttl time.Duration, next string) error {
+	s, err := a.session()
+	if err != nil {
+		return err
+	}
+	if cmd.Flags().Changed("ttl") {
+		if ttl <= 0 {
+			return usagef(cmd, "--ttl %s is not a life: give 1s to 15m", ttl)
+		}
+		in.TTL = ttl.String()
+	}
+	return call(cmd.Context(), a, s, http.MethodPost, apiPath("join-tokens"), in, func(t client.JoinTokenCreated) error {
+		a.note("it admits one %s and ends %s: %s", t.Kind, a.age(t.ExpiresAt), next)
+		return a.say("%s", t.Secret)
+	})
+}
+
+func (a *app) clusterRemove() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "remove MEMBER", Short: "Remove a member from the cluster for ever", Args: exact("MEMBER"),
+		Long:    "Remove a member that will not come back. The others go on; a machine of the same name joins again with a new token and an empty disk.",
+		Example: "  fleetctl cluster remove m3 --yes",
+	}
+	yes := yesFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := a.confirm(cmd, *yes, "removing member", args[0]); err != nil {
+			return err
+		}
+		s, err := a.session()
+		if err != nil {
+			return err
+		}
+		return a.remove(cmd.Context(), s, apiPath("cluster", "members", args[0]), nil, "member "+args[0]+" is removed")
+	}
+	return cmd
+}

@@ -1,0 +1,269 @@
+package cli
+
+import (
+	"net/http"
+	"net/url"
+
+	"github.com/spf13/cobra"
+
+	"github.com/edgefleet/edgefleet/controlplane/client"
+	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/fleet/hostname"
+)
+
+func (a *app) hostCommand() *cobra.Command {
+	return group("host", "Protected host names", "", a.hostAdd(), a.hostList(), a.hostShow(), a.hostSet(), a.hostCheck(), a.hostWait(), a.hostDelete())
+}
+
+// hostPath is the path of a host, by what a person typed.
+func (s *session) hostPath(typed string, rest ...string) (path string, name fleet.HostName, err error) {
+	name, err = hostname.Canonical(typed)
+	return s.path(append([]string{"hosts", string(name)}, rest...)...), name, err
+}
+
+// originFlags are the flags of what a host's owner decides.
+type originFlags struct{ origins, regions []string }
+
+func (o *originFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringSliceVar(&o.origins, "origin", nil, "server behind the host, such as https://203.0.113.10; repeatable")
+	cmd.Flags().StringSliceVar(&o.regions, "region", nil, "region whose nodes serve the host; repeatable (default all)")
+}
+
+func (o *originFlags) parse() (origins []fleet.Origin, regions []fleet.RegionName, err error) {
+	for _, text := range o.origins {
+		origin := fleet.Origin{URL: text}
+		if _, err := origin.Parse(); err != nil {
+			return nil, nil, err
+		}
+		origins = append(origins, origin)
+	}
+	for _, r := range o.regions {
+		if err := fleet.ValidateID("region", r); err != nil {
+			return nil, nil, err
+		}
+		regions = append(regions, fleet.RegionName(r))
+	}
+	return origins, regions, nil
+}
+
+func (a *app) hostAdd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "add NAME", Short: "Protect a host", Args: exact("NAME"),
+		Long:    "Protect a host. The answer has the two DNS records to set; visitors notice nothing until the second is set.",
+		Example: "  fleetctl host add shop.example.com --origin https://203.0.113.10\n  fleetctl host add shop.example.com --origin https://203.0.113.10 --mode block --region eu",
+	}
+	var o originFlags
+	o.register(cmd)
+	mode := modeFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		name, err := hostname.Canonical(args[0])
+		if err != nil {
+			return err
+		}
+		if len(o.origins) == 0 {
+			return usagef(cmd, "--origin is missing: where should requests for %s go? For example --origin https://203.0.113.10", name)
+		}
+		in := client.HostCreate{Name: string(name), Mode: fleet.Mode(*mode)}
+		if in.Origins, in.Regions, err = o.parse(); err != nil {
+			return err
+		}
+		if err := checkMode(in.Mode); err != nil {
+			return err
+		}
+		s, err := a.tenantSession(cmd)
+		if err != nil {
+			return err
+		}
+		return call(cmd.Context(), a, s, http.MethodPost, s.path("hosts"), in, a.showAdded)
+	}
+	return cmd
+}
+
+func (a *app) showAdded(h client.HostView) error {
+	if err := a.say("host %s is added in mode %s. Set these DNS records:\n", h.Name, h.Spec.Mode); err != nil {
+		return err
+	}
+	if err := a.showRecords(h.Records); err != nil {
+		return err
+	}
+	return a.say(`
+What happens next:
+  1. Set the certificate record. The edge gets a certificate within a minute of seeing it; leave it for renewals.
+  2. Wait until the certificate is there:  fleetctl host show %[1]s
+  3. Set the traffic record: visitors come to the edge from then on. At the top of a zone, where a CNAME is not
+     allowed, use your DNS provider's ALIAS, ANAME or CNAME flattening.
+  4. See it become active:  fleetctl host wait %[1]s`, h.Name)
+}
+
+// showRecords prints records as lines of a zone file.
+func (a *app) showRecords(records []fleet.Record) error {
+	t := newTable(a.Out)
+	for _, r := range records {
+		t.row(r.Name+".", "300", "IN", r.Type, r.Value+".", "; "+r.Purpose)
+	}
+	return t.flush()
+}
+
+func (a *app) hostList() *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List the tenant's hosts", Example: "  fleetctl host list", Args: exact(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := a.tenantSession(cmd)
+			if err != nil {
+				return err
+			}
+			l := listing{path: s.path("hosts"), cursor: "cursor"}
+			return show(cmd.Context(), a, s, l, []string{"HOST", "STATUS", "PHASE", "MODE", "ORIGINS", "AGE"}, func(h fleet.Host) []any {
+				return []any{h.Name, h.Observed.Status, h.Observed.Phase, h.Spec.Mode, originURLs(h), a.age(h.CreatedAt)}
+			})
+		},
+	}
+}
+
+func originURLs(h fleet.Host) string {
+	urls := make([]string, len(h.Spec.Origins))
+	for i, o := range h.Spec.Origins {
+		urls[i] = o.URL
+	}
+	return list(urls)
+}
+
+func (a *app) hostShow() *cobra.Command {
+	return &cobra.Command{
+		Use: "show NAME", Short: "Show a host, how it stands, and its DNS records", Example: "  fleetctl host show shop.example.com", Args: exact("NAME"),
+		ValidArgsFunction: first(a.completeHosts),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.onHost(cmd, http.MethodGet, args[0], nil, a.showHost)
+		},
+	}
+}
+
+// onHost sends a request about a host.
+func (a *app) onHost(cmd *cobra.Command, method, typed string, in any, show func(client.HostView) error, rest ...string) error {
+	s, err := a.tenantSession(cmd)
+	if err != nil {
+		return err
+	}
+	path, _, err := s.hostPath(typed, rest...)
+	if err != nil {
+		return err
+	}
+	return call(cmd.Context(), a, s, method, path, in, show)
+}
+
+func (a *app) showHost(h client.HostView) error {
+	t := newTable(a.Out)
+	t.row("host", h.Name)
+	t.row("status", h.Observed.Status)
+	t.row("phase", h.Observed.Phase)
+	t.row("mode", h.Spec.Mode)
+	t.row("origins", originURLs(h.Host))
+	t.row("regions", regionNames(h.Spec.Regions))
+	t.row("added", a.age(h.CreatedAt))
+	if err := t.flush(); err != nil {
+		return err
+	}
+	if err := a.say(""); err != nil {
+		return err
+	}
+	t = newTable(a.Out, "CONDITION", "STATE", "REASON", "SINCE", "NEXT CHECK", "MESSAGE", "ACTION")
+	o := h.Observed
+	for _, c := range []struct {
+		name string
+		fleet.Condition
+	}{{"ownership", o.Ownership}, {"certificate", o.Certificate}, {"routing", o.Routing}} {
+		t.row(c.name, c.State, c.Reason, a.age(c.Since), a.age(c.NextCheck), c.Message, c.Action)
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	if err := a.say("\nDNS records:"); err != nil {
+		return err
+	}
+	return a.showRecords(h.Records)
+}
+
+func regionNames(rs []fleet.RegionName) string {
+	if len(rs) == 0 {
+		return "all"
+	}
+	return list(rs)
+}
+
+func (a *app) hostSet() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "set NAME", Short: "Change a host's origins, mode or regions", Args: exact("NAME"), ValidArgsFunction: first(a.completeHosts),
+		Long:    "Change a host. The origins and regions that are given replace those that it has; --region '' means all regions.",
+		Example: "  fleetctl host set shop.example.com --origin https://203.0.113.10 --origin https://203.0.113.11",
+	}
+	var o originFlags
+	o.register(cmd)
+	mode := modeFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		origins, regions, err := o.parse()
+		if err != nil {
+			return err
+		}
+		var in client.HostUpdate
+		if len(origins) > 0 {
+			in.Origins = &origins
+		}
+		if cmd.Flags().Changed("region") {
+			all := append([]fleet.RegionName{}, regions...)
+			in.Regions = &all
+		}
+		if m := fleet.Mode(*mode); m != "" {
+			in.Mode = &m
+			if err := m.Validate(); err != nil {
+				return err
+			}
+		}
+		if in == (client.HostUpdate{}) {
+			return usagef(cmd, "nothing to change: give --origin, --mode or --region")
+		}
+		return a.onHost(cmd, http.MethodPatch, args[0], in, func(h client.HostView) error { return a.say("host %s is changed", h.Name) })
+	}
+	return cmd
+}
+
+func (a *app) hostCheck() *cobra.Command {
+	return &cobra.Command{
+		Use: "check NAME", Short: "Look at the host's DNS now", Example: "  fleetctl host check shop.example.com", Args: exact("NAME"),
+		Long:              "Make the control plane look at the host's DNS now instead of at its next check. The result shows a moment later in 'fleetctl host show'.",
+		ValidArgsFunction: first(a.completeHosts),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.onHost(cmd, http.MethodPost, args[0], nil, func(h client.HostView) error {
+				return a.say("the DNS of %[1]s is being looked at; see 'fleetctl host show %[1]s'", h.Name)
+			}, "check")
+		},
+	}
+}
+
+func (a *app) hostDelete() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "delete NAME", Short: "Stop protecting a host", Args: exact("NAME"), ValidArgsFunction: first(a.completeHosts),
+		Long:    "Stop protecting a host. It is refused while the host's DNS leads to the edge; operators can overrule that with --force.",
+		Example: "  fleetctl host delete shop.example.com --yes",
+	}
+	yes := yesFlag(cmd)
+	force := cmd.Flags().Bool("force", false, "delete although DNS still points at the edge: visitors get errors (operators only)")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		name, err := hostname.Canonical(args[0])
+		if err != nil {
+			return err
+		}
+		if err := a.confirm(cmd, *yes, "deleting host", string(name)); err != nil {
+			return err
+		}
+		s, err := a.tenantSession(cmd)
+		if err != nil {
+			return err
+		}
+		q := url.Values{}
+		if *force {
+			q.Set("force", "true")
+		}
+		return a.remove(cmd.Context(), s, s.path("hosts", string(name)), q, "host "+string(name)+" is deleted")
+	}
+	return cmd
+}

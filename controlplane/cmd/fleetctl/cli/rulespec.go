@@ -1,0 +1,93 @@
+package cli
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/fleet/rules"
+)
+
+// ruleFlags describe a rule: a file, or one flag for each field.
+type ruleFlags struct {
+	file, pattern, attackType, point, comment string
+	conditions                                []string
+	experimental                              bool
+}
+
+func newRuleFlags(cmd *cobra.Command) *ruleFlags {
+	r := &ruleFlags{}
+	f := cmd.Flags()
+	f.StringVarP(&r.file, "file", "f", "", "file with the rule, YAML or JSON; - for the standard input")
+	f.StringVar(&r.pattern, "pattern", "", "RE2 regular expression to look for")
+	f.StringVar(&r.attackType, "type", string(fleet.AttackCustom), "attack type of what matches")
+	f.StringArrayVar(&r.conditions, "condition", nil, "condition as type:point=value, such as equal:host=shop.example.com or absent:query[x]; repeatable")
+	f.StringVar(&r.point, "point", "", `where to look, JSON such as [["post"],["json_doc"],["hash","user"]]`)
+	f.BoolVar(&r.experimental, "experimental", false, "report, never block")
+	f.StringVar(&r.comment, "comment", "", "what the rule is for; it is shown with its events")
+	completeFlag(cmd, "type", words(fleet.AttackTypes...))
+	return r
+}
+
+// spec is the rule that the flags describe, validated as the nodes will load it; nil if they describe none.
+func (r *ruleFlags) spec(a *app, cmd *cobra.Command) (*fleet.RuleSpec, error) {
+	used := ""
+	for _, name := range []string{"pattern", "type", "condition", "point", "experimental", "comment"} {
+		if cmd.Flags().Changed(name) {
+			used = name
+		}
+	}
+	if r.file != "" {
+		if used != "" {
+			return nil, usagef(cmd, "give the rule as a file or as flags, not -f and --%s", used)
+		}
+		return r.fromFile(a)
+	}
+	if r.pattern == "" {
+		if used != "" {
+			return nil, usagef(cmd, "--pattern is missing: what should the rule look for?")
+		}
+		return nil, nil
+	}
+	spec, err := r.fromFlags(cmd)
+	if err != nil {
+		return nil, err
+	}
+	return spec, rules.Validate(*spec)
+}
+
+func (r *ruleFlags) fromFile(a *app) (*fleet.RuleSpec, error) {
+	b, err := a.readFile("file", r.file)
+	if err != nil {
+		return nil, err
+	}
+	spec := &fleet.RuleSpec{}
+	if err := decodeYAML(r.file, b, spec); err != nil {
+		return nil, err
+	}
+	if err := rules.Validate(*spec); err != nil {
+		return nil, atField(r.file, b, err)
+	}
+	return spec, nil
+}
+
+func (r *ruleFlags) fromFlags(cmd *cobra.Command) (*fleet.RuleSpec, error) {
+	spec := &fleet.RuleSpec{
+		Kind: fleet.RuleRegex, Pattern: r.pattern, AttackType: fleet.AttackType(r.attackType), Experimental: r.experimental, Comment: r.comment,
+	}
+	for _, text := range r.conditions {
+		kind, rest, ok := strings.Cut(text, ":")
+		if !ok {
+			return nil, usagef(cmd, "%q is not a condition: write --condition type:point=value, such as equal:host=shop.example.com", text)
+		}
+		point, value, _ := strings.Cut(rest, "=")
+		spec.Conditions = append(spec.Conditions, fleet.RuleCondition{Type: fleet.ConditionType(kind), Point: point, Value: value})
+	}
+	if r.point != "" {
+		if err := fleet.DecodeStrict([]byte(r.point), &spec.Point); err != nil {
+			return nil, usagef(cmd, `--point %q is not a JSON list of lists such as [["post"],["json_doc"],["hash","user"]]: %v`, r.point, err)
+		}
+	}
+	return spec, nil
+}

@@ -23,6 +23,8 @@ type memberConfig struct {
 	ACME        acmePart `yaml:"acme"`
 	Resolvers   []string `yaml:"resolvers"`
 	EdgeRoots   string   `yaml:"trusted_edge_roots_file"`
+	EdgePort    int      `yaml:"edge_https_port"`
+	ReapAfter   string   `yaml:"reap_after"`
 	LogLevel    string   `yaml:"log_level"`
 }
 
@@ -30,6 +32,7 @@ type acmePart struct {
 	Directory string `yaml:"directory"`
 	CAFile    string `yaml:"ca_file"`
 	Email     string `yaml:"email"`
+	Profile   string `yaml:"profile"`
 }
 
 // nodeConfig is the configuration file of a node, as edgesupervisor reads it.
@@ -55,8 +58,8 @@ func (f *Fleet) memberConfig(i int) memberConfig {
 		DataDir: f.dir.data(name), Member: name, ClusterZone: string(Zone), Advertise: ip,
 		API: at(ip, portAPI), Raft: at(ip, portRaft), NATS: at(ip, portNATS), NATSRoute: at(ip, portNATSRoute), DNS: at(ip, portDNS), Admin: at(ip, portAdmin),
 		KEKFile:   f.kekFile(i),
-		ACME:      acmePart{f.layout.acmeDirectory(), f.dir.pebbleFiles().ca, "ops@" + string(Zone)},
-		Resolvers: []string{f.layout.customerDNS()}, EdgeRoots: f.acmeRootsFile(), LogLevel: "info",
+		ACME:      acmePart{f.layout.acmeDirectory(), f.dir.pebbleFiles().ca, "ops@" + string(Zone), acmeProfile},
+		Resolvers: []string{f.layout.customerDNS()}, EdgeRoots: f.acmeRootsFile(), EdgePort: portHTTPS, ReapAfter: "5s", LogLevel: "info",
 	}
 }
 

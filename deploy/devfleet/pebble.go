@@ -23,6 +23,9 @@ import (
 // pebbleEnv: no waiting before a validation, no nonces refused on purpose, every authorization proved anew.
 var pebbleEnv = []string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0", "PEBBLE_AUTHZREUSE=0"}
 
+// acmeProfile is the one certificate profile that Pebble offers.
+const acmeProfile = "tlsserver"
+
 // pebbleFiles are the paths of what Pebble reads, and of the CA that signed its own certificate.
 type pebbleFiles struct{ config, ca, cert, key string }
 
@@ -41,7 +44,7 @@ func preparePebble(files pebbleFiles, l layout, now time.Time) error {
 		"tlsPort":                 portHTTPS,
 		"keyAlgorithm":            "ecdsa",
 		"retryAfter":              map[string]int{"authz": 1, "order": 1},
-		"profiles":                map[string]any{"tlsserver": map[string]any{"description": "for servers", "validityPeriod": 7_776_000}},
+		"profiles":                map[string]any{acmeProfile: map[string]any{"description": "for servers", "validityPeriod": 7_776_000}},
 	}}
 	b, err := json.MarshalIndent(cfg, "", "  ")
 	if err != nil {

@@ -62,7 +62,6 @@ var proxyMetrics = []Metric{
 	{Name: "edgefleet_proxy_active_requests", Kind: KindGauge, Unit: "1", Description: "Requests and WebSockets in progress."},
 	{Name: "edgefleet_proxy_refused_total", Kind: KindCounter, Unit: "1", Description: "Requests that the edge refused before they reached rules or an origin, by reason.", Labels: []string{"reason"}},
 	{Name: "edgefleet_proxy_blocked_total", Kind: KindCounter, Unit: "1", Description: "Requests that were judged malicious and blocked."},
-	{Name: "edgefleet_proxy_unjudged_total", Kind: KindCounter, Unit: "1", Description: "Requests that were not, or not wholly, judged because the engine failed."},
 	{Name: "edgefleet_proxy_origin_errors_total", Kind: KindCounter, Unit: "1", Description: "Failed attempts to get an answer from an origin, by reason.", Labels: []string{"reason"}},
 	{Name: "edgefleet_proxy_tls_handshake_failures_total", Kind: KindCounter, Unit: "1", Description: "TLS handshakes with clients that failed, by reason.", Labels: []string{"reason"}},
 	{Name: "edgefleet_proxy_panics_total", Kind: KindCounter, Unit: "1", Description: "Panics that were fenced to one request."},

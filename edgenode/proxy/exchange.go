@@ -148,6 +148,8 @@ func (x *exchange) judge() bool {
 		x.refuseBody(err)
 		return false
 	}
+	ctx, cancel := context.WithTimeout(ctx, p.limits.JudgeTimeout)
+	defer cancel()
 	d := p.options.Judge.Judge(ctx, waf.Input{
 		Tenant: x.host.Tenant, Host: x.host.Name, Mode: x.host.Mode, Rules: x.host.Rules, ClientAddr: x.client,
 		Request: request.Parse(request.Input{
@@ -155,9 +157,6 @@ func (x *exchange) judge() bool {
 			Header: x.r.Header, Body: prefix, Truncated: truncated, ClientIP: x.client.Addr(),
 		}, request.Limits{}),
 	})
-	if d.EngineError != nil {
-		p.metrics.engineErrors.Add(ctx, 1)
-	}
 	count := p.counters.of(x.host.Tenant)
 	if d.Malicious {
 		count.detected.Add(1)
@@ -168,6 +167,8 @@ func (x *exchange) judge() bool {
 		count.blocked.Add(1)
 		p.metrics.blocked.Add(ctx, 1)
 		writePage(x.w, x.r, http.StatusForbidden, x.id)
+	} else if x.r.Context().Err() != nil {
+		x.abandon() // the Judge may have been interrupted
 	}
 	return !d.Block
 }

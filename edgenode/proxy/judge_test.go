@@ -129,11 +129,11 @@ func TestModeOffIsNotJudged(t *testing.T) {
 	}
 }
 
-func TestAnEngineErrorPassesAndIsCounted(t *testing.T) {
+func TestWhatCouldNotBeJudgedPasses(t *testing.T) {
 	e := newEdge(t, func(o *proxy.Options, _ *config.Host) {
 		o.Judge = judgeFunc(func(waf.Input) waf.Decision { return waf.Decision{EngineError: errors.New("away")} })
 	}, originServer(t, hello))
-	if a := do(t, e.client(false), http.MethodGet, "https://"+hostName+"/", nil); a.StatusCode != 200 || !strings.Contains(e.scrape(), "edgefleet_proxy_unjudged_total 1") {
+	if a := do(t, e.client(false), http.MethodGet, "https://"+hostName+"/", nil); a.StatusCode != 200 {
 		t.Errorf("status %d", a.StatusCode)
 	}
 }

@@ -16,8 +16,8 @@ import (
 
 // metrics are the instruments of the request path; their rows are in package observability.
 type metrics struct {
-	requests, refused, blocked, originErrors, handshakes, engineErrors, panics metric.Int64Counter
-	seconds                                                                    metric.Float64Histogram
+	requests, refused, blocked, originErrors, handshakes, panics metric.Int64Counter
+	seconds                                                      metric.Float64Histogram
 	// classes holds the label of each class of status, so that the hot path makes none.
 	classes [6]metric.MeasurementOption
 }
@@ -29,7 +29,6 @@ func newMetrics(t *observability.Telemetry, active *atomic.Int64) *metrics {
 		blocked:      t.Counter("edgefleet_proxy_blocked_total"),
 		originErrors: t.Counter("edgefleet_proxy_origin_errors_total"),
 		handshakes:   t.Counter("edgefleet_proxy_tls_handshake_failures_total"),
-		engineErrors: t.Counter("edgefleet_proxy_unjudged_total"),
 		panics:       t.Counter("edgefleet_proxy_panics_total"),
 		seconds:      t.Histogram("edgefleet_proxy_request_seconds"),
 	}

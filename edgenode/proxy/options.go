@@ -16,7 +16,8 @@ import (
 	"github.com/edgefleet/edgefleet/tls/sni"
 )
 
-// Judge decides about one request. It is called for hosts whose mode analyses, concurrently, and does no I/O.
+// Judge decides about one request. It is called for hosts whose mode analyses, concurrently, and does no I/O. It counts
+// what it could not judge; the request passes unless the Decision says Block.
 type Judge interface {
 	Judge(ctx context.Context, in waf.Input) waf.Decision
 }
@@ -67,6 +68,8 @@ type Limits struct {
 	InspectBytes int
 	// InspectTimeout bounds the time to receive that prefix; default 30 s. Over it: 408.
 	InspectTimeout time.Duration
+	// JudgeTimeout bounds the wait for a Judge that is busy; default 5 s. What the Judge then decides counts.
+	JudgeTimeout time.Duration
 	// DialTimeout bounds one connection attempt to an origin, and its TLS handshake; default 5 s.
 	DialTimeout time.Duration
 	// ResponseTimeout bounds the wait for an origin's response headers after the request was sent; default 60 s.
@@ -87,6 +90,7 @@ func (l Limits) withDefaults() Limits {
 	l.BodyBytes = cmp.Or(l.BodyBytes, 1<<30)
 	l.InspectBytes = cmp.Or(l.InspectBytes, 128<<10)
 	l.InspectTimeout = cmp.Or(l.InspectTimeout, 30*time.Second)
+	l.JudgeTimeout = cmp.Or(l.JudgeTimeout, 5*time.Second)
 	l.DialTimeout = cmp.Or(l.DialTimeout, 5*time.Second)
 	l.ResponseTimeout = cmp.Or(l.ResponseTimeout, 60*time.Second)
 	l.Concurrent = cmp.Or(l.Concurrent, 10_000)
@@ -96,7 +100,10 @@ func (l Limits) withDefaults() Limits {
 }
 
 func (l Limits) validate() error {
-	durations := []time.Duration{l.HeaderTimeout, l.IdleTimeout, l.ProgressTimeout, l.InspectTimeout, l.DialTimeout, l.ResponseTimeout, l.Linger, l.Drain}
+	durations := []time.Duration{
+		l.HeaderTimeout, l.IdleTimeout, l.ProgressTimeout, l.InspectTimeout, l.JudgeTimeout,
+		l.DialTimeout, l.ResponseTimeout, l.Linger, l.Drain,
+	}
 	for _, d := range durations {
 		if d < 0 {
 			return fleet.Invalid("limits", "%s is negative: give a positive duration, or none for the default", d)

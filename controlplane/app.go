@@ -27,6 +27,7 @@ import (
 	"github.com/edgefleet/edgefleet/controlplane/events"
 	"github.com/edgefleet/edgefleet/controlplane/fsm"
 	"github.com/edgefleet/edgefleet/controlplane/keys"
+	"github.com/edgefleet/edgefleet/controlplane/leader/hosts"
 	"github.com/edgefleet/edgefleet/controlplane/leader/nodes"
 	"github.com/edgefleet/edgefleet/controlplane/state"
 	"github.com/edgefleet/edgefleet/fleet"
@@ -41,7 +42,6 @@ const stopTimeout = 15 * time.Second
 // member is a running member. Its parts are set in the order of start.
 type member struct {
 	c     Config
-	log   io.Writer
 	tel   *observability.Telemetry
 	trust trust
 	parts *lifecycle.Group
@@ -56,8 +56,8 @@ type member struct {
 	dns    *dns.Server
 	check  *check.Resolver
 	nodes  *nodes.Loop
-	// recheck wakes the leader's loop over hosts.
-	recheck chan fleet.HostName
+	// hosts is nil on a member that orders no certificates.
+	hosts   *hosts.Loop
 	forward *http.Transport
 }
 
@@ -77,7 +77,7 @@ func Run(ctx context.Context, c Config, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	m := &member{c: c, tel: tel, trust: t, state: state.New(), recheck: make(chan fleet.HostName, 64)}
+	m := &member{c: c, tel: tel, trust: t, state: state.New()}
 	m.parts, ctx = lifecycle.New(ctx, tel.Logger)
 	m.parts.OnStop("telemetry", tel.Shutdown)
 	err = m.start(ctx)
@@ -114,7 +114,7 @@ func (m *member) start(ctx context.Context) error {
 	if err := m.awaitState(ctx); err != nil {
 		return err
 	}
-	for _, part := range []func(context.Context) error{m.openKeys, m.startBus, m.startEvents, m.startResolver} {
+	for _, part := range []func(context.Context) error{m.openKeys, m.startBus, m.startEvents, m.startResolver, m.openHosts} {
 		if err := part(ctx); err != nil {
 			return err
 		}
@@ -235,12 +235,7 @@ func (m *member) startAPI(ctx context.Context, ln net.Listener) {
 	a := api.New(api.Options{
 		Member: m.c.Member, State: m.state, Consensus: m.raft, Keys: m.keys, Library: m.lib, Events: m.events,
 		Report: m.nodes.Report, Checks: m.checks, PointsHere: m.pointsHere,
-		Recheck: func(h fleet.HostName) {
-			select {
-			case m.recheck <- h:
-			default: // a look at all hosts is under way already
-			}
-		},
+		Recheck: m.recheck,
 		Forward: m.forward, ClientCAs: m.trust.clientCAs, Telemetry: m.tel, Now: time.Now,
 	})
 	m.serve(ctx, "api", ln, &http.Server{

@@ -21,6 +21,9 @@ func (m *member) lead(ctx context.Context) error {
 			h := &heads.Loop{State: m.state, Library: m.lib, Proposer: m.raft, Publish: m.bus.Publish, Now: utcNow}
 			loops = append(loops, m.again("heads", h.Run))
 		}
+		if m.hosts != nil {
+			loops = append(loops, m.again("hosts", m.hosts.Run))
+		}
 		return runAll(ctx, loops...)
 	})
 	if errors.Is(err, fleet.ErrUnavailable) {

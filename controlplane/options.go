@@ -45,7 +45,7 @@ type Config struct {
 	// the system's.
 	TrustedEdgeRootsFile string `yaml:"trusted_edge_roots_file"`
 	// EdgeHTTPSPort is the port at which a host's certificate is checked on the edges; default 443.
-	EdgeHTTPSPort int `yaml:"edge_https_port"`
+	EdgeHTTPSPort uint16 `yaml:"edge_https_port"`
 	// ReapAfter is the heartbeat age at which a node is down and leaves DNS; default 15s.
 	ReapAfter time.Duration `yaml:"reap_after"`
 	// EventRetention is how long events are kept; default 720h.

@@ -1,0 +1,78 @@
+package controlplane
+
+import (
+	"context"
+	"crypto/x509"
+	"net"
+	"os"
+
+	"github.com/edgefleet/edgefleet/controlplane/leader/hosts"
+	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/tls/certstore"
+	"github.com/edgefleet/edgefleet/tls/issuance"
+)
+
+// openHosts makes the leader's loop over hosts; without the KEK or an ACME directory there is none, and hosts wait.
+func (m *member) openHosts(ctx context.Context) error {
+	if m.keys == nil {
+		return nil
+	}
+	if m.c.ACME.Directory == "" {
+		m.tel.Logger.WarnContext(ctx, "no certificates will be ordered: acme.directory is not set", "member", m.c.Member)
+		return nil
+	}
+	caRoots, err := roots("acme.ca_file", m.c.ACME.CAFile)
+	if err != nil {
+		return err
+	}
+	edgeRoots, err := roots("trusted_edge_roots_file", m.c.TrustedEdgeRootsFile)
+	if err != nil {
+		return err
+	}
+	challenges := &hosts.Challenges{State: m.state, Proposer: m.raft, Fetch: m.lib.Blob, Now: utcNow}
+	issuer, err := issuance.New(issuance.Options{
+		Directory: m.c.ACME.Directory, Email: m.c.ACME.Email, Roots: caRoots, Profile: m.c.ACME.Profile,
+		Storage:    certstore.New(&hosts.Accounts{State: m.state, Proposer: m.raft, Now: utcNow}, m.keys.Sealer),
+		Challenges: challenges, HTTPAddr: reachable(m.c.AdminListen), Telemetry: m.tel,
+	})
+	if err != nil {
+		return err
+	}
+	m.hosts, err = hosts.New(hosts.Options{
+		State: m.state, Proposer: m.raft, Fetch: m.lib.Blob, Resolver: m.check, Issuer: issuer, Challenges: challenges,
+		Sealer: m.keys.Sealer, Handshake: hosts.NewHandshake(edgeRoots, m.c.EdgeHTTPSPort), Telemetry: m.tel,
+	})
+	return err
+}
+
+// recheck makes the leader look at a host at once; on other members it has no effect.
+func (m *member) recheck(h fleet.HostName) {
+	if m.hosts != nil {
+		m.hosts.Check(h)
+	}
+}
+
+// roots reads the certificates of a file; nil, the system's, without one.
+func roots(field, file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fleet.Invalid(field, "%s: cannot read the certificates: %v", field, err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fleet.Invalid(field, "%s: %s holds no PEM certificate", field, file)
+	}
+	return pool, nil
+}
+
+// reachable is where a listener can be connected to from this host.
+func reachable(listen string) string {
+	host, port, _ := net.SplitHostPort(listen)
+	if host == "" {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}

@@ -18,7 +18,7 @@ type journal struct {
 	dir, boot string
 	lock      *os.File
 	segments  []*segment
-	// active is the segment that the writer appends to; it joins segments with its first record. Only the writer uses it.
+	// active is the segment that the writer appends to; it joins segments with its first record. Only the writer changes it.
 	active *segment
 	// released is the watermark: a majority holds everything up to it. last is the last synced sequence number.
 	released, last uint64

@@ -15,7 +15,7 @@ import (
 // The ledger balances at every moment of a random life with crashes, failing disks, a full spool and odd
 // acknowledgements; in the end every event was stored, or dropped for a counted reason.
 func TestTheLedgerBalancesThroughAnyLife(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(10) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { life(t, rand.New(rand.NewPCG(seed, 0))) })
 		})
@@ -38,7 +38,7 @@ func life(t *testing.T, rnd *rand.Rand) {
 	for range 60 {
 		switch rnd.IntN(8) {
 		case 0, 1, 2:
-			for range rnd.IntN(400) {
+			for range rnd.IntN(300) {
 				s.Append(event(tenants[rnd.IntN(len(tenants))]))
 				appended++
 			}

@@ -296,16 +296,18 @@ func TestAWorkerDrainsWhatEarlierOnesLeft(t *testing.T) {
 			s.Crash()
 		}
 		s := open(t, dir, "b3")
-		p := &bus{onMessage: func(m fleet.EventMessage) { ack(s, "m1", 1, m.Event.Boot, m.Event.Seq) }}
+		p := &bus{}
 		if got := account(t, s, "acme"); got.Spooled != 6 {
 			t.Fatalf("%+v", got)
 		}
 		stop := run(t, s, p)
 		synctest.Wait()
-		stop()
 		if diff := cmp.Diff(want, p.ids()); diff != "" {
 			t.Error(diff)
 		}
+		ack(s, "m1", 1, "b1", 3)
+		ack(s, "m1", 1, "b2", 3)
+		stop()
 		if got := account(t, s, "acme"); got.Stored != 6 {
 			t.Errorf("%+v", got)
 		}

@@ -156,7 +156,7 @@ func (s *Spool) encode(ctx context.Context, batch *[]fleet.Event) records {
 func (s *Spool) persist(b []byte) error {
 	j := s.own
 	if j.active != nil && j.active.size >= segmentBytes {
-		s.seal()
+		s.activate(nil)
 	}
 	if j.active == nil {
 		// After a failure this is the name of a file without a single synced record; it is emptied.
@@ -165,7 +165,7 @@ func (s *Spool) persist(b []byte) error {
 		if err != nil {
 			return err
 		}
-		j.active = &segment{first: j.last + 1, path: path, f: f}
+		s.activate(&segment{first: j.last + 1, path: path, f: f})
 	}
 	seg := j.active
 	_, err := seg.f.WriteAt(b, seg.size)
@@ -178,16 +178,16 @@ func (s *Spool) persist(b []byte) error {
 		if len(seg.entries) == 0 {
 			err = errors.Join(err, seg.f.Close())
 		}
-		s.seal()
+		s.activate(nil)
 	}
 	return err
 }
 
-// seal ends the active segment.
-func (s *Spool) seal() {
+// activate ends the active segment and makes seg the next one; none if nil.
+func (s *Spool) activate(seg *segment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.own.active = nil
+	s.own.active = seg
 }
 
 // refuse drops what could not be written.

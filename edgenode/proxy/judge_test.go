@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -134,6 +135,23 @@ func TestWhatCouldNotBeJudgedPasses(t *testing.T) {
 		o.Judge = judgeFunc(func(waf.Input) waf.Decision { return waf.Decision{EngineError: errors.New("away")} })
 	}, originServer(t, hello))
 	if a := do(t, e.client(false), http.MethodGet, "https://"+hostName+"/", nil); a.StatusCode != 200 {
+		t.Errorf("status %d", a.StatusCode)
+	}
+}
+
+// busyJudge never has a free slot.
+type busyJudge struct{}
+
+func (busyJudge) Judge(ctx context.Context, _ waf.Input) waf.Decision {
+	<-ctx.Done()
+	return waf.Decision{EngineError: ctx.Err()}
+}
+
+func TestABusyJudgeIsNotWaitedForWithoutEnd(t *testing.T) {
+	e := newEdge(t, func(o *proxy.Options, _ *config.Host) {
+		o.Judge, o.Limits.JudgeTimeout = busyJudge{}, 20*time.Millisecond
+	}, originServer(t, hello))
+	if a := do(t, e.client(true), http.MethodGet, "https://"+hostName+"/", nil); a.StatusCode != 200 {
 		t.Errorf("status %d", a.StatusCode)
 	}
 }

@@ -221,7 +221,7 @@ func TestAHeadThatCannotBeLoadedYetIsAskedForSoonAndThenLessOften(t *testing.T) 
 }
 
 func TestWithEveryMemberAwayTheSessionKeepsAsking(t *testing.T) {
-	inBubble(t, nil, func(t *testing.T, s *session.Session, b *fakeBus, st *fakeStore) {
+	inBubble(t, nil, func(t *testing.T, _ *session.Session, b *fakeBus, st *fakeStore) {
 		b.mu.Lock()
 		b.away = true
 		b.mu.Unlock()

@@ -8,7 +8,9 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -23,6 +25,26 @@ const (
 	enrolRetry, enrolRetryMax = time.Second, 30 * time.Second
 	renewRetry, renewRetryMax = 15 * time.Second, 5 * time.Minute
 )
+
+// maxToken bounds the join token's file, in bytes.
+const maxToken = 4 << 10
+
+func joinToken(o Options) (string, error) {
+	path := o.Settings.JoinTokenFile
+	if path == "" {
+		return strings.TrimSpace(o.Token), nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fleet.Invalid("join_token_file", "this node is not enrolled and its join token cannot be read: %v", err)
+	}
+	defer func() { _ = f.Close() }()
+	b, err := io.ReadAll(io.LimitReader(f, maxToken))
+	if err != nil {
+		return "", fmt.Errorf("read join token: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
 
 // tokenPin returns the fingerprint of the API's authority in a join token: efn1.<id>.<secret>.<hex sha256>.
 func tokenPin(token string) (string, error) {
@@ -46,7 +68,10 @@ func tokenPin(token string) (string, error) {
 // enrol exchanges the join token for an identity. It tries for as long as no member answers, and returns an error when one
 // refuses.
 func enrol(ctx context.Context, o Options) error {
-	token := strings.TrimSpace(o.Token)
+	token, err := joinToken(o)
+	if err != nil {
+		return err
+	}
 	pin, err := tokenPin(token)
 	if err != nil {
 		return err

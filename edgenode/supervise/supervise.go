@@ -28,7 +28,7 @@ type Options struct {
 	Settings settings.Settings
 	// ConfigPath is passed to the worker, which reads the same file.
 	ConfigPath string
-	// Token is the join token, for a node that has not enrolled yet.
+	// Token is the join token for a node that has not enrolled yet, if Settings.JoinTokenFile is empty.
 	Token     string
 	Telemetry *observability.Telemetry
 }

@@ -174,11 +174,14 @@ func look(o fleet.HostObserved, f fleet.DNSFinding, now time.Time, s schedule) f
 	own.OK = o.Challenge != ""
 	o.Ownership = replace(o.Ownership, verdict(o.Ownership, own), now)
 	o.Routing = replace(o.Routing, verdict(o.Routing, f.Traffic), now)
-	next := now.Add(s.times(recheck))
+	var next time.Time
 	for _, c := range []fleet.Condition{o.Ownership, o.Routing} {
-		if at := now.Add(s.dns(now.Sub(c.Since))); c.State != fleet.ConditionTrue && at.Before(next) {
+		if at := now.Add(s.dns(now.Sub(c.Since))); c.State != fleet.ConditionTrue && (next.IsZero() || at.Before(next)) {
 			next = at
 		}
+	}
+	if next.IsZero() {
+		next = now.Add(s.times(recheck))
 	}
 	o.Ownership.NextCheck, o.Routing.NextCheck = next, next
 	return o

@@ -66,7 +66,7 @@ func (m *member) startBus(ctx context.Context) error {
 	var err error
 	m.bus, err = bus.Open(bus.Options{
 		Dir: m.c.path("nats"), Cluster: m.trust.Cluster, Member: m.c.Member, Listen: m.c.NATSListen, RouteListen: m.c.NATSRouteListen,
-		Source: m.trust.source, MemberCA: m.trust.memberCA, ClientCAs: m.trust.clientCAs, Telemetry: m.tel, Admit: m.admit,
+		Source: m.trust.source, MemberCA: m.trust.memberCA, ClientCAs: m.trust.clientCAs, Routes: m.otherRoutes(), Telemetry: m.tel, Admit: m.admit,
 	})
 	if err != nil {
 		return err
@@ -95,13 +95,7 @@ func (m *member) admit(id fleet.NodeID) (fleet.GroupName, error) {
 func (m *member) routes(ctx context.Context) error {
 	for {
 		ws := m.state.Watch(state.Members)
-		var routes []string
-		for _, other := range m.state.Read().Members() {
-			if other.ID != m.c.Member {
-				routes = append(routes, other.NATSRoute)
-			}
-		}
-		if err := m.bus.SetRoutes(routes); err != nil {
+		if err := m.bus.SetRoutes(m.otherRoutes()); err != nil {
 			m.tel.Health.Set("bus", err)
 			m.tel.Logger.ErrorContext(ctx, "bus cannot follow the membership", "err", err)
 		} else {
@@ -111,6 +105,17 @@ func (m *member) routes(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// otherRoutes are the route addresses of the other members that the state knows.
+func (m *member) otherRoutes() []string {
+	var routes []string
+	for _, other := range m.state.Read().Members() {
+		if other.ID != m.c.Member {
+			routes = append(routes, other.NATSRoute)
+		}
+	}
+	return routes
 }
 
 func (m *member) startEvents(ctx context.Context) error {

@@ -44,6 +44,8 @@ type Options struct {
 	Source *mtls.Source
 	// MemberCA verifies members, ClientCAs members and nodes.
 	MemberCA, ClientCAs *x509.CertPool
+	// Routes are the route addresses of the other members known at the start; see SetRoutes.
+	Routes []string
 	// Admit says which group a node belongs to; an error refuses it.
 	Admit     func(fleet.NodeID) (fleet.GroupName, error)
 	Telemetry *observability.Telemetry
@@ -68,7 +70,7 @@ type Bus struct {
 	routes []string
 }
 
-// Open starts the server without routes and connects to it.
+// Open starts the server and connects to it.
 func Open(o Options) (*Bus, error) {
 	raw := make([]byte, 32)
 	if _, err := rand.Read(raw); err != nil {
@@ -80,7 +82,7 @@ func Open(o Options) (*Bus, error) {
 			return nil, err
 		}
 	}
-	if err := b.start(nil); err != nil {
+	if err := b.start(slices.Sorted(slices.Values(o.Routes))); err != nil {
 		return nil, err
 	}
 	conn, err := nats.Connect("", nats.InProcessServer(b), nats.UserInfo(memberUser, b.secret), nats.Name("member "+string(o.Member)),

@@ -43,7 +43,7 @@ const (
 	// checkEvery is how often the stream is looked at while nothing goes wrong.
 	checkEvery = 15 * time.Second
 	// requestTimeout bounds one request to JetStream's API.
-	requestTimeout = 10 * time.Second
+	requestTimeout = 2 * time.Second
 	// minPause and maxPause bound the wait after a failure.
 	minPause = 250 * time.Millisecond
 	maxPause = 10 * time.Second

@@ -10,15 +10,16 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
-// Ready is the content of the ready file. CACert and ACMERoots are paths; an edge's pid is its supervisor's.
+// Ready is the content of the ready file. API is the URL and DNS the host:port of the first member, Members has all;
+// CACert and ACMERoots are paths; an edge's pid is its supervisor's.
 type Ready struct {
-	API         []string       `json:"api"`
+	API         string         `json:"api"`
 	Token       string         `json:"token"`
 	Tenant      fleet.TenantID `json:"tenant"`
 	TenantToken string         `json:"tenant_token"`
 	CACert      string         `json:"cacert"`
 	ACMERoots   string         `json:"acme_roots"`
-	DNS         []string       `json:"dns"`
+	DNS         string         `json:"dns"`
 	CustomerDNS string         `json:"customer_dns"`
 	Zone        fleet.HostName `json:"zone"`
 	Host        fleet.HostName `json:"host"`
@@ -48,8 +49,8 @@ func (s *story) writeReadyFile() error {
 		return nil
 	}
 	r := Ready{
-		API: s.layout.allMembers(portAPI), Token: s.tokens.operator, Tenant: demoTenant, TenantToken: s.tokens.tenant,
-		CACert: s.apiCAFile(), ACMERoots: s.acmeRootsFile(), DNS: s.layout.allMembers(portDNS), CustomerDNS: s.layout.customerDNS(),
+		API: "https://" + at(s.layout.member(1), portAPI), Token: s.tokens.operator, Tenant: demoTenant, TenantToken: s.tokens.tenant,
+		CACert: s.apiCAFile(), ACMERoots: s.acmeRootsFile(), DNS: at(s.layout.member(1), portDNS), CustomerDNS: s.layout.customerDNS(),
 		Zone: Zone, Host: demoHost, Origin: "http://" + s.layout.origin(),
 	}
 	for i := 1; i <= s.layout.nodes; i++ {

@@ -55,6 +55,9 @@ func (e AuditEntry) Chain(prev string) (AuditEntry, error) {
 // VerifyAudit checks a run of consecutive entries; the error names the first that was changed, removed or added.
 func VerifyAudit(entries []AuditEntry) error {
 	for i, e := range entries {
+		if (e.Seq == 1) != (e.Prev == AuditGenesis) {
+			return NewError(ErrCorrupt, "audit", "audit entry %d claims a wrong place at the start of the chain: entries were removed or added", e.Seq)
+		}
 		if i > 0 && (e.Seq != entries[i-1].Seq+1 || e.Prev != entries[i-1].Hash) {
 			return NewError(ErrCorrupt, "audit", "audit entry %d does not follow entry %d: entries were removed, added or reordered", e.Seq, entries[i-1].Seq)
 		}

@@ -128,6 +128,9 @@ func Authorize(id DutyID, form Form, party Party) error {
 	if !ok {
 		return NewError(ErrDenied, "duty", "operation names no known duty %q", string(id))
 	}
+	if party != Vendor && party != Client {
+		return NewError(ErrDenied, "duty", "%q is not a party that can act: use vendor or client", string(party))
+	}
 	owner, ok := d.Owner[form]
 	if !ok {
 		return form.Validate()

@@ -33,7 +33,8 @@ func (o Origin) Parse() (Endpoint, error) {
 	if err != nil || u.Host == "" {
 		return Endpoint{}, Invalid("origin", "%q is not a URL such as https://203.0.113.10:8443", o.URL)
 	}
-	e := Endpoint{Scheme: u.Scheme, Host: strings.ToLower(u.Hostname())}
+	// Without its final dot, a name compares equal to the same name without it.
+	e := Endpoint{Scheme: u.Scheme, Host: strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")}
 	switch u.Scheme {
 	case "http":
 		e.Port = 80
@@ -52,10 +53,13 @@ func (o Origin) Parse() (Endpoint, error) {
 		}
 		e.Port = uint16(n)
 	}
-	if _, err := netip.ParseAddr(e.Host); err == nil {
+	if a, err := netip.ParseAddr(e.Host); err == nil {
+		if a.Zone() != "" {
+			return Endpoint{}, Invalid("origin", "%q: an address with a zone means something else on every node", o.URL)
+		}
 		return e, nil
 	}
-	if _, err := ParseHostName(strings.TrimSuffix(e.Host, ".")); err != nil {
+	if _, err := ParseHostName(e.Host); err != nil {
 		return Endpoint{}, Invalid("origin", "%q: %q is neither an IP address nor a host name", o.URL, e.Host)
 	}
 	return e, nil
@@ -68,7 +72,11 @@ var metadataAddrs = []netip.Prefix{
 	netip.MustParsePrefix("169.254.0.0/16"),
 	netip.MustParsePrefix("168.63.129.16/32"),
 	netip.MustParsePrefix("100.100.100.200/32"),
+	netip.MustParsePrefix("192.0.0.192/32"),
 	netip.MustParsePrefix("fd00:ec2::/32"),
+	netip.MustParsePrefix("fd00:c1::/32"),
+	netip.MustParsePrefix("fd20:ce::/32"),
+	netip.MustParsePrefix("fe80::a9fe:a9fe/128"),
 }
 
 // nonPublic is refused unless an operator opened it for the tenant (IANA special-purpose registries, RFC 6890).
@@ -80,21 +88,25 @@ var nonPublic = []netip.Prefix{
 	netip.MustParsePrefix("::/128"), netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("64:ff9b:1::/48"),
 	netip.MustParsePrefix("100::/64"), netip.MustParsePrefix("2001::/23"),
 	netip.MustParsePrefix("fc00::/7"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("fec0::/10"), netip.MustParsePrefix("ff00::/8"),
+	// What is left outside of 2000::/3 is not assigned to anybody's servers.
+	netip.MustParsePrefix("::/3"), netip.MustParsePrefix("4000::/2"), netip.MustParsePrefix("8000::/1"),
 }
 
 var (
 	nat64  = netip.MustParsePrefix("64:ff9b::/96")
 	sixTo4 = netip.MustParsePrefix("2002::/16")
 	compat = netip.MustParsePrefix("::/96")
+	siit   = netip.MustParsePrefix("::ffff:0:0:0/96")
 )
 
-// embeddedIPv4 unwraps the forms in which an IPv4 address hides in an IPv6 one: mapped, compatible, NAT64 and 6to4.
+// embeddedIPv4 unwraps the forms in which an IPv4 address hides in an IPv6 one: mapped, compatible, translated (SIIT),
+// NAT64 and 6to4. Teredo hides a relay's choice of address and is refused whole with 2001::/23.
 func embeddedIPv4(a netip.Addr) netip.Addr {
 	a = a.WithZone("").Unmap()
 	b := a.As16()
 	switch {
 	case !a.Is6():
-	case nat64.Contains(a), compat.Contains(a) && a != netip.IPv6Loopback() && a != netip.IPv6Unspecified():
+	case nat64.Contains(a), siit.Contains(a), compat.Contains(a) && a != netip.IPv6Loopback() && a != netip.IPv6Unspecified():
 		return netip.AddrFrom4([4]byte(b[12:16]))
 	case sixTo4.Contains(a):
 		return netip.AddrFrom4([4]byte(b[2:6]))
@@ -106,6 +118,9 @@ func embeddedIPv4(a netip.Addr) netip.Addr {
 // edge always, non-public ranges unless one of allowed contains them. It is called when the origin is stored and
 // again with the address that is being dialled, because DNS may answer differently then (rebinding).
 func CheckOriginAddr(a netip.Addr, allowed []netip.Prefix, own []netip.Addr) error {
+	if !a.IsValid() {
+		return Invalid("origin", "origin address is empty: give the address of your own server")
+	}
 	a = embeddedIPv4(a)
 	for _, o := range own {
 		if embeddedIPv4(o) == a {

@@ -3,6 +3,7 @@ package fleet
 import (
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -90,6 +91,39 @@ type Report struct {
 	Heads    []HeadReport `json:"heads"`
 	// Counters are totals since boot, by tenant.
 	Counters []TenantCounters `json:"counters,omitempty"`
+}
+
+// maxReportText bounds the short texts of a report, maxReason what it says of a head that was refused, in bytes: such
+// a head may be anything, its root included.
+const (
+	maxReportText = 128
+	maxReason     = 4 << 10
+)
+
+// Validate checks the parts of r that are kept in the replicated state: a node that is not what it should be must not
+// fill the log. Counters are not kept.
+func (r Report) Validate() error {
+	if err := ValidateID("node", r.Node); err != nil {
+		return err
+	}
+	if len(r.Boot) > maxReportText || len(r.Software) > maxReportText {
+		return NewError(ErrTooLarge, "report", "boot of %d and software of %d bytes; the limit is %d", len(r.Boot), len(r.Software), maxReportText)
+	}
+	if len(r.Heads) > len(HeadKinds) {
+		return NewError(ErrTooLarge, "heads", "%d heads are reported; there are %d kinds", len(r.Heads), len(HeadKinds))
+	}
+	for i, h := range r.Heads {
+		if err := h.Kind.Validate(); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(r.Heads[:i], func(o HeadReport) bool { return o.Kind == h.Kind }) {
+			return Invalid("heads", "two heads of kind %s are reported", h.Kind)
+		}
+		if len(h.Root) > maxReason || len(h.Reason) > maxReason {
+			return NewError(ErrTooLarge, "reason", "a root of %d and a reason of %d bytes; the limit is %d", len(h.Root), len(h.Reason), maxReason)
+		}
+	}
+	return nil
 }
 
 // TenantCounters is the traffic of one tenant on one node since its boot.

@@ -82,8 +82,12 @@ func resolve(src Source, ttl time.Duration, m *dns.Msg) {
 	}
 }
 
-// relative returns the labels of name below zone, lower case, the first as in name. ok is false outside the zone.
+// relative returns the labels of name below zone, lower case. ok is false outside the zone, and while there is none
+// because the cluster was not initialised.
 func relative(name, zone string) (labels []string, ok bool) {
+	if zone == "" {
+		return nil, false
+	}
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
 	if name == zone {
 		return nil, true

@@ -203,6 +203,19 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// unborn is the Source of a cluster that was not initialised.
+type unborn struct{ fixed }
+
+func (unborn) Zone() fleet.HostName { return "" }
+
+func TestWithoutAZoneEverythingIsRefused(t *testing.T) {
+	for _, name := range []string{".", "abc.edge.example."} {
+		if m := dns.Respond(unborn{content()}, question(name, mdns.TypeA), true); m.Rcode != mdns.RcodeRefused || m.Authoritative {
+			t.Errorf("%s: %v", name, m)
+		}
+	}
+}
+
 func TestBigAnswersAreTruncatedByUDPAndWholeByTCP(t *testing.T) {
 	s := start(t, dns.Options{})
 	req := question("big.dcv.edge.example.", mdns.TypeTXT)

@@ -68,7 +68,7 @@ func Run(ctx context.Context, o Options) error {
 }
 
 // start puts the parts together and starts them; what it started before an error is stopped by the caller. Parts stop in
-// the reverse order: the proxy, which still produces events, before the session and the spool, which deliver them.
+// the reverse order: the proxy, which still produces events, before the spool and the session, which deliver them.
 func (w *worker) start(ctx context.Context) error {
 	w.startAdmin(ctx)
 	if err := w.openState(ctx); err != nil {
@@ -82,9 +82,6 @@ func (w *worker) start(ctx context.Context) error {
 	}
 	// The delivering parts are registered first, to be stopped last; the session waits until requests are served.
 	served := make(chan struct{})
-	if w.spool != nil {
-		w.life.start(ctx, "spool", func(ctx context.Context) error { return w.spool.Run(ctx, w.session) })
-	}
 	w.life.start(ctx, "session", func(ctx context.Context) error {
 		select {
 		case <-served:
@@ -93,6 +90,9 @@ func (w *worker) start(ctx context.Context) error {
 			return nil
 		}
 	})
+	if w.spool != nil {
+		w.life.start(ctx, "spool", func(ctx context.Context) error { return w.spool.Run(ctx, w.session) })
+	}
 	w.life.start(ctx, "proxy", func(ctx context.Context) error { return w.proxy.Run(ctx, w.options.HTTPS, w.options.HTTP) })
 	w.serving.Store(true)
 	close(served)

@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -14,10 +15,14 @@ func (a *app) confirm(cmd *cobra.Command, yes bool, what, name string) error {
 	if yes {
 		return nil
 	}
-	if !isTerminal(a.In) || !isTerminal(a.Err) {
+	if !isTerminal(a.In) {
 		return usagef(cmd, "%s %s cannot be undone, and there is no terminal to ask on: say --yes", what, name)
 	}
-	_, _ = fmt.Fprintf(a.Err, "%s %s cannot be undone. Type %s to go on: ", what, clean(name), clean(name))
+	screen := a.Err
+	if tty, ok := a.In.(io.Writer); ok && !isTerminal(a.Err) {
+		screen = tty // the error stream is in a file, where nobody would read a question
+	}
+	_, _ = fmt.Fprintf(screen, "%s %s cannot be undone. Type %s to go on: ", what, clean(name), clean(name))
 	typed := make(chan string, 1)
 	// A read of a terminal cannot be cancelled; on an interrupt it ends with the program.
 	go func() {
@@ -27,7 +32,7 @@ func (a *app) confirm(cmd *cobra.Command, yes bool, what, name string) error {
 	}()
 	select {
 	case <-cmd.Context().Done():
-		_, _ = fmt.Fprintln(a.Err)
+		_, _ = fmt.Fprintln(screen)
 		return cmd.Context().Err()
 	case answer := <-typed:
 		if answer != name {

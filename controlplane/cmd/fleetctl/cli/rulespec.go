@@ -81,8 +81,9 @@ func (r *ruleFlags) fromFlags(cmd *cobra.Command) (*fleet.RuleSpec, error) {
 		if !ok {
 			return nil, usagef(cmd, "%q is not a condition: write --condition type:point=value, such as equal:host=shop.example.com", text)
 		}
-		point, value, _ := strings.Cut(rest, "=")
-		spec.Conditions = append(spec.Conditions, fleet.RuleCondition{Type: fleet.ConditionType(kind), Point: point, Value: value})
+		c := fleet.RuleCondition{Type: fleet.ConditionType(kind)}
+		c.Point, c.Value = cutPoint(rest)
+		spec.Conditions = append(spec.Conditions, c)
 	}
 	if r.point != "" {
 		if err := fleet.DecodeStrict([]byte(r.point), &spec.Point); err != nil {
@@ -90,4 +91,13 @@ func (r *ruleFlags) fromFlags(cmd *cobra.Command) (*fleet.RuleSpec, error) {
 		}
 	}
 	return spec, nil
+}
+
+// cutPoint cuts point=value; the name in query[name] may have a = itself.
+func cutPoint(text string) (point, value string) {
+	point, value, _ = strings.Cut(text, "=")
+	if name, rest, ok := strings.Cut(text, "]"); ok && strings.Contains(point, "[") {
+		return name + "]", strings.TrimPrefix(rest, "=")
+	}
+	return point, value
 }

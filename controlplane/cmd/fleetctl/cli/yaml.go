@@ -11,6 +11,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/fleet/configfile"
 )
 
 // maxFile bounds a file that a person wrote.
@@ -57,12 +58,14 @@ func yamlError(name string, err error) error {
 	if !errors.As(err, &at) || at.GetToken() == nil {
 		return fleet.Invalid("file", "%s: %v", name, err)
 	}
-	field := "file"
+	field, message := "file", configfile.Explain(at)
 	var unknown *yaml.UnknownFieldError
 	if errors.As(err, &unknown) {
 		field = at.GetToken().Value
+	} else if key := configfile.Key(at); key != "" {
+		field, message = key, key+": "+message
 	}
-	return fleet.Invalid(field, "%s:%d: %s", name, at.GetToken().Position.Line, at.GetMessage())
+	return fleet.Invalid(field, "%s:%d: %s", name, at.GetToken().Position.Line, message)
 }
 
 // atField adds the file and the line of the field that err is about.

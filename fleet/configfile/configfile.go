@@ -10,10 +10,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"strings"
+	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 
 	"github.com/edgefleet/edgefleet/fleet"
@@ -50,7 +54,7 @@ func Parse(path string, b []byte, v any, check func() error) error {
 	if err == nil || !errors.As(err, &e) {
 		return err
 	}
-	return fleet.NewError(fleet.ErrInvalid, e.Field, "%s:%d: %s: %s", path, lineOf(b, e.Field), e.Field, e.Message)
+	return fleet.NewError(fleet.ErrInvalid, e.Field, "%s:%d: %s: %s", path, lineOf(b, e.Field), oneLine(e.Field), oneLine(e.Message))
 }
 
 // decode turns the decoder's panics on unusual syntax (explicit tags, for one) into errors.
@@ -60,10 +64,27 @@ func decode(b []byte, v any) (err error) {
 			err = errors.New("the file uses YAML that cannot be read: keep to plain keys, values and lists")
 		}
 	}()
-	if err := yaml.NewDecoder(bytes.NewReader(b), yaml.Strict()).Decode(v); !errors.Is(err, io.EOF) {
+	if !utf8.Valid(b) || bytes.IndexByte(b, 0) >= 0 {
+		return errors.New("the file is not text in UTF-8")
+	}
+	file, err := parser.ParseBytes(b, 0)
+	if err != nil {
 		return err
 	}
-	return nil
+	var body ast.Node
+	for _, d := range file.Docs {
+		if d.Body == nil || d.Body.Type() == ast.NullType || d.Body.Type() == ast.CommentType {
+			continue // the decoder would set v to zero, and the defaults with it
+		}
+		if body != nil {
+			return errors.New("the file holds a second document after '---': everything belongs into one")
+		}
+		body = d.Body
+	}
+	if body == nil {
+		return nil
+	}
+	return yaml.NewDecoder(bytes.NewReader(b), yaml.Strict()).Decode(v)
 }
 
 // located shortens the decoder's error, which shows the source over many lines, to where and what.
@@ -72,9 +93,9 @@ func located(path string, b []byte, err error) error {
 	if !errors.As(err, &y) || y.GetToken() == nil {
 		return guessed(path, b, err)
 	}
-	field, message := "config", strings.ReplaceAll(y.GetMessage(), "\n", " ")
-	if prev := y.GetToken().Prev; prev != nil && prev.Value == ":" && prev.Prev != nil && !strings.HasPrefix(message, "unknown field") {
-		field = prev.Prev.Value
+	field, message := "config", Explain(y)
+	if key := Key(y); key != "" && !strings.HasPrefix(message, "unknown field") {
+		field = key
 		message = field + ": " + message
 	}
 	return fleet.Invalid(field, "%s:%d: %s", path, y.GetToken().Position.Line, oneLine(message))
@@ -86,6 +107,9 @@ func guessed(path string, b []byte, err error) error {
 	message := oneLine(err.Error())
 	_, rest, _ := strings.Cut(message, `"`)
 	value, _, quoted := strings.Cut(rest, `"`)
+	if quoted && strings.HasPrefix(message, "time: ") {
+		message = fmt.Sprintf("%q is not %s", value, wanted(reflect.TypeFor[time.Duration]()))
+	}
 	for i, line := range strings.Split(string(b), "\n") {
 		field, after, ok := strings.Cut(line, ":")
 		if quoted && ok && value != "" && strings.Contains(after, value) {
@@ -94,6 +118,51 @@ func guessed(path string, b []byte, err error) error {
 		}
 	}
 	return fleet.Invalid("config", "%s: %s", path, message)
+}
+
+// Explain is the decoder's message in the words of people who write YAML, on one line.
+func Explain(err yaml.Error) string {
+	var mismatch *yaml.TypeError
+	var overflow *yaml.OverflowError
+	var kind *yaml.UnexpectedNodeTypeError
+	switch {
+	case errors.As(err, &mismatch):
+		return "this is not " + wanted(mismatch.DstType)
+	case errors.As(err, &overflow):
+		return fmt.Sprintf("%s is out of range", overflow.SrcNum)
+	case errors.As(err, &kind):
+		return oneLine(fmt.Sprintf("this is a %s where a %s is wanted", kind.Actual.YAMLName(), kind.Expected.YAMLName()))
+	}
+	return oneLine(err.GetMessage())
+}
+
+// Key is the key whose value the error is about; empty if it is not about the value of a key.
+func Key(err yaml.Error) string {
+	colon := err.GetToken().Prev
+	if colon == nil || colon.Value != ":" || colon.Prev == nil {
+		return ""
+	}
+	return oneLine(colon.Prev.Value)
+}
+
+// wanted says what a Go type looks like in YAML.
+func wanted(t reflect.Type) string {
+	if t == reflect.TypeFor[time.Duration]() {
+		return "a duration such as 30s or 5m"
+	}
+	switch t.Kind() { //nolint:exhaustive // the rest is not in configuration files
+	case reflect.String:
+		return "text: give one value, in quotes if need be"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Slice, reflect.Array:
+		return "a list: write [a, b]"
+	case reflect.Struct, reflect.Map:
+		return "a mapping of keys to values"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	}
+	return "a whole number"
 }
 
 func oneLine(s string) string {

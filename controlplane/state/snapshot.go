@@ -38,8 +38,8 @@ func rowsOf[T any](table Table) codec {
 		if err := fleet.DecodeStrict(row, &v); err != nil {
 			return err
 		}
-		put(t, table, v)
-		return nil
+		// Not put: a damaged row without its id is an error of the snapshot, no reason to crash.
+		return t.txn.Insert(string(table), &v)
 	}}
 }
 
@@ -141,6 +141,9 @@ func read(tx *Tx, r *bufio.Reader) error {
 		case l.SHA256 != "":
 			if got := hex.EncodeToString(sum.Sum(nil)); got != l.SHA256 || count != l.Rows {
 				return fleet.NewError(fleet.ErrCorrupt, "snapshot", "snapshot has %d rows with checksum %s; its trailer says %d and %s", count, got, l.Rows, l.SHA256)
+			}
+			if _, err := r.ReadByte(); !errors.Is(err, io.EOF) {
+				return fleet.NewError(fleet.ErrCorrupt, "snapshot", "snapshot goes on after its trailer in line %d", n)
 			}
 			return nil
 		case l.Table != "":

@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 	"iter"
+	"math"
 	"slices"
 
 	"github.com/hashicorp/go-memdb"
@@ -242,6 +243,9 @@ func (v *View) AuditHead() AuditHead {
 // AuditAfter lists at most limit audit entries after seq; with a tenant, only its own.
 func (v *View) AuditAfter(tenant fleet.TenantID, seq uint64, limit int) []fleet.AuditEntry {
 	var out []fleet.AuditEntry
+	if seq == math.MaxUint64 {
+		return nil // nothing is after it, and seq+1 would be the beginning
+	}
 	for e := range rows[fleet.AuditEntry](v.txn.LowerBound(string(Audit), indexID, seq+1)) {
 		if tenant != "" && e.Tenant != tenant {
 			continue

@@ -2,8 +2,11 @@ package config_test
 
 import (
 	"encoding/json"
+	"errors"
+	"strings"
 	"testing"
 
+	"github.com/edgefleet/edgefleet/edgenode/config"
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
@@ -20,14 +23,22 @@ func FuzzBundle(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		c := newControl(t)
-		e := c.open(t.TempDir())
 		for _, kind := range fleet.HeadKinds {
-			served := e.Snapshot()
-			reports := c.apply(e, c.envelope(5), c.head(kind, 1, oneTenant(b)))
-			if len(reports) > 1 || len(reports) == 1 && reports[0].Reason != "" && e.Snapshot() != served {
-				t.Errorf("%s: %+v", kind, reports)
+			if err := config.DecodeBundle(kind, "acme", b); err != nil && strings.Contains(err.Error(), config.ErrPanicked) {
+				t.Errorf("%s: %v", kind, err)
 			}
+		}
+	})
+}
+
+func FuzzHeadsFile(f *testing.F) {
+	f.Add([]byte(`{"format":1,"kinds":{"config":{"current":{"head":{},"key_id":"","signature":""}}}}`))
+	f.Add([]byte(`{"format":1,"kinds":{"config":{"current":null,"previous":null}},"envelopes":[{}]}`))
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, b []byte) {
+		write(t, dir, "heads.json", string(b))
+		if err := config.DecodeHeads(dir); err != nil && !errors.Is(err, fleet.ErrCorrupt) {
+			t.Errorf("not recognised as damage: %v", err)
 		}
 	})
 }

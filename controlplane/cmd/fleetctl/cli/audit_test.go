@@ -3,6 +3,7 @@ package cli_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,18 +48,19 @@ func ndjson(t *testing.T, es []fleet.AuditEntry) string {
 
 func auditRoutes(t *testing.T, role string, pages ...[]fleet.AuditEntry) string {
 	t.Helper()
-	routes := "> GET /v1/whoami\n< 200\n{\"token\":{\"role\":\"" + role + "\"}}\n"
+	var routes strings.Builder
+	fmt.Fprintf(&routes, "> GET /v1/whoami\n< 200\n{\"token\":{\"role\":%q}}\n", role)
 	request := "GET /v1/audit?limit=100"
 	for i, page := range pages {
 		next := ""
 		items := strings.ReplaceAll(strings.TrimSpace(ndjson(t, page)), "\n", ",")
 		if i+1 < len(pages) {
-			next = `,"next":"p` + string(rune('1'+i)) + `"`
+			next = fmt.Sprintf(`,"next":"p%d"`, i)
 		}
-		routes += "> " + request + "\n< 200\n{\"items\":[" + items + "]" + next + "}\n"
-		request = "GET /v1/audit?after=p" + string(rune('1'+i)) + "&limit=100"
+		fmt.Fprintf(&routes, "> %s\n< 200\n{\"items\":[%s]%s}\n", request, items, next)
+		request = fmt.Sprintf("GET /v1/audit?after=p%d&limit=100", i)
 	}
-	return routes
+	return routes.String()
 }
 
 func TestAuditVerifyFindsWhatWasChangedRemovedOrAdded(t *testing.T) {

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -63,10 +62,7 @@ func (a *app) loadConfig() (config, error) {
 	if err != nil {
 		return c, err
 	}
-	if len(bytes.TrimSpace(b)) == 0 {
-		return c, nil
-	}
-	if err := decodeYAML(path, b, &c); err != nil {
+	if err := decodeYAML(path, b, &c, func() error { return nil }); err != nil {
 		return c, err
 	}
 	for name, s := range c.Contexts {

@@ -63,13 +63,7 @@ func (r *ruleFlags) fromFile(a *app) (*fleet.RuleSpec, error) {
 		return nil, err
 	}
 	spec := &fleet.RuleSpec{}
-	if err := decodeYAML(r.file, b, spec); err != nil {
-		return nil, err
-	}
-	if err := rules.Validate(*spec); err != nil {
-		return nil, atField(r.file, b, err)
-	}
-	return spec, nil
+	return spec, decodeYAML(r.file, b, spec, func() error { return rules.Validate(*spec) })
 }
 
 func (r *ruleFlags) fromFlags(cmd *cobra.Command) (*fleet.RuleSpec, error) {

@@ -125,3 +125,25 @@ func TestAllAddressesAreTriedAndNamed(t *testing.T) {
 		t.Errorf("exit code %d, stderr %q", code, stderr)
 	}
 }
+
+func TestProgressIsLiveOnATerminalAndALineForEachChangeElsewhere(t *testing.T) {
+	for name, test := range map[string]struct {
+		width int
+		want  string
+	}{
+		"terminal": {20, "\r\x1b[Kpending (0s)\r\x1b[Kpending (1s)\r\x1b[Ka long line that do\r\x1b[K"},
+		"file":     {0, "pending\na long line that does not fit \\x1b[2J\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			p := cli.NewProgress(&out, test.width)
+			p.Show("pending", "0s")
+			p.Show("pending", "1s")
+			p.Show("a long line that does not fit \x1b[2J", "2s")
+			p.End()
+			if diff := cmp.Diff(test.want, out.String()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}

@@ -1,0 +1,4 @@
+package client
+
+// ReadEvents is the decoder behind Stream.
+var ReadEvents = readEvents

@@ -189,7 +189,7 @@ func TestNoFileIsTooLong(t *testing.T) {
 			for s := bufio.NewScanner(file); s.Scan(); {
 				lines++
 			}
-			file.Close()
+			_ = file.Close()
 			if lines > maxLines {
 				t.Errorf("%s/%s has %d lines: split it by concern", p.ImportPath, f, lines)
 			}

@@ -63,7 +63,7 @@ func Decode(entry []byte) (Header, Body, error) {
 		return Header{}, nil, fleet.NewError(fleet.ErrCorrupt, "command", "log entry has an unknown format; this member is older than the cluster, or its log is damaged")
 	}
 	n, size := binary.Uvarint(entry[1:])
-	make, ok := bodies[Type(n)]
+	empty, ok := bodies[Type(n)]
 	if size <= 0 || n > 1<<16 || !ok {
 		return Header{}, nil, fleet.NewError(fleet.ErrCorrupt, "command", "log entry has the unknown command %d; this member is older than the cluster: upgrade it", n)
 	}
@@ -71,7 +71,7 @@ func Decode(entry []byte) (Header, Body, error) {
 	if err := fleet.DecodeStrict(entry[1+size:], &p); err != nil {
 		return Header{}, nil, fmt.Errorf("%w: decode command %d: %w", fleet.ErrCorrupt, n, err)
 	}
-	b := make()
+	b := empty()
 	if err := fleet.DecodeStrict(p.Body, b); err != nil {
 		return Header{}, nil, fmt.Errorf("%w: decode %s: %w", fleet.ErrCorrupt, b.Type(), err)
 	}

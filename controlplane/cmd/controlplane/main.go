@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -36,31 +37,41 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	usage := false
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		usage = true
-		return fmt.Errorf("%w; see '%s --help'", err, c.CommandPath())
-	})
+	root.Args = noArguments // for a command that is not there
+	root.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError{c.CommandPath(), err.Error()} })
 	root.AddCommand(initCommand(), joinCommand(), runCommand(), openAPICommand())
 	err := root.ExecuteContext(ctx)
-	switch {
-	case err == nil:
+	if err == nil {
 		return fleet.ExitOK
-	case usage:
-		fmt.Fprintf(stderr, "controlplane: %v\n", err)
-		return fleet.ExitUsage
 	}
-	fmt.Fprintf(stderr, "controlplane: %v\n", err)
-	if e := fleet.AsError(err); errors.Is(err, fleet.ErrInvalid) && e.Field == "config" {
+	_, _ = fmt.Fprintf(stderr, "controlplane: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
+	if _, ok := errors.AsType[usageError](err); ok {
 		return fleet.ExitUsage
 	}
 	return fleet.KindOf(err).Exit
 }
 
+// usageError is a command line that makes no sense.
+type usageError struct{ command, what string }
+
+func (e usageError) Error() string { return e.what + "; see '" + e.command + " --help'" }
+
+func noArguments(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	what := "unexpected argument"
+	if c.HasSubCommands() {
+		what = "unknown command"
+	}
+	return usageError{c.CommandPath(), fmt.Sprintf("%s %q", what, args[0])}
+}
+
 // withConfig adds --config to a command and hands it the loaded file.
 func withConfig(c *cobra.Command, f func(cmd *cobra.Command, cfg controlplane.Config) error) *cobra.Command {
 	path := c.Flags().StringP("config", "c", "/etc/edgefleet/controlplane.yaml", "configuration file")
-	c.Args = cobra.NoArgs
+	c.Args = noArguments
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := controlplane.LoadConfig(*path)
 		if err != nil {
@@ -138,7 +149,7 @@ func openAPICommand() *cobra.Command {
 		Use:     "openapi",
 		Short:   "Print the description of the API",
 		Example: "  controlplane openapi > docs/openapi.json",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b, err := api.OpenAPI()
 			if err != nil {

@@ -111,6 +111,7 @@ func (s *story) alone(ctx context.Context) (string, error) {
 }
 
 // reunited starts the members again and waits for the events of the attacks that each edge saw meanwhile.
+// The secrets must still be in no file.
 func (s *story) reunited(ctx context.Context) (string, error) {
 	for i := 1; i <= s.layout.members; i++ {
 		if err := s.start(ctx, memberName(i)); err != nil {
@@ -122,5 +123,9 @@ func (s *story) reunited(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	return "", s.until(ctx, s.nodesUp)
+	if err := s.until(ctx, s.nodesUp); err != nil {
+		return "", err
+	}
+	// By now every member and node has written, read and repaired its files.
+	return s.scanFiles(ctx)
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -64,7 +65,7 @@ func Up(ctx context.Context, o Options) (err error) {
 	if runErr == nil && !o.Keep {
 		return dir.remove()
 	}
-	_, _ = fmt.Fprintf(o.Out, "logs and data are kept in %s\n", dir.path)
+	f.say("logs and data are kept in %s", dir.path)
 	return runErr
 }
 
@@ -120,11 +121,30 @@ func (f *Fleet) run(ctx context.Context) error {
 		err = f.play(ctx)
 	case <-services.Done():
 	}
-	err = errors.Join(err, f.stopAll(context.WithoutCancel(ctx)))
+	begin := time.Now()
+	stopErr := f.stopAll(context.WithoutCancel(ctx))
+	f.report("every process stopped, none left", time.Since(begin), "", stopErr)
+	err = errors.Join(err, stopErr)
 	stopServices()
 	err = errors.Join(err, g.Wait())
 	f.launcher.close()
 	return err
+}
+
+// report prints the line of one step, and what was seen when it failed.
+func (f *Fleet) report(name string, took time.Duration, note string, err error) {
+	mark := "✓"
+	if err != nil {
+		mark = "✗"
+	}
+	f.say("%s %-50s %6.1fs  %s", mark, name, took.Seconds(), note)
+	if err != nil {
+		f.say("  what was seen: %s", strings.ReplaceAll(err.Error(), "\n", "\n    "))
+	}
+}
+
+func (f *Fleet) say(format string, args ...any) {
+	_, _ = fmt.Fprintln(f.opts.Out, strings.TrimRight(fmt.Sprintf(format, args...), " "))
 }
 
 // play runs the story and, unless once, leaves the fleet running until ctx ends.
@@ -135,7 +155,7 @@ func (f *Fleet) play(ctx context.Context) error {
 		return err
 	}
 	if err != nil {
-		_, _ = fmt.Fprintf(f.opts.Out, "\nthe fleet is left running so that you can look at it; Ctrl-C stops it\n")
+		f.say("\nthe fleet is left running so that you can look at it; Ctrl-C stops it")
 	} else {
 		s.printNext()
 	}

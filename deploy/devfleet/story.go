@@ -36,6 +36,9 @@ type story struct {
 	visitors   []*visitor
 	killed     fleet.MemberID
 	lateAttack string
+	// secrets were in a request to maskedPage.
+	secrets    []string
+	maskedPage string
 	tokens     struct{ operator, tenant string }
 }
 
@@ -86,29 +89,23 @@ func (s *story) run(ctx context.Context, steps []step) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		took := time.Since(start).Seconds()
 		if errors.Is(err, errSkip) {
 			s.say("- %-50s %6s  %s", st.name, "", note)
 			continue
 		}
 		if err != nil {
-			s.say("✗ %-50s %6.1fs", st.name, took)
-			s.explain(st, err)
+			s.report(st.name, time.Since(start), "", err)
+			s.showLogs(st)
 			return fmt.Errorf("%w: %s: %w", ErrStory, st.name, err)
 		}
-		s.say("✓ %-50s %6.1fs  %s", st.name, took, note)
+		s.report(st.name, time.Since(start), note, nil)
 	}
 	s.say("the whole story took %.1fs", time.Since(begin).Seconds())
 	return nil
 }
 
-func (s *story) say(format string, args ...any) {
-	_, _ = fmt.Fprintln(s.opts.Out, strings.TrimRight(fmt.Sprintf(format, args...), " "))
-}
-
-// explain prints what was seen, and the ends of the logs that most likely say why: those of crashed processes if any.
-func (s *story) explain(st step, err error) {
-	s.say("  what was seen: %s", strings.ReplaceAll(err.Error(), "\n", "\n    "))
+// showLogs prints the ends of the logs that most likely say why a step failed: those of crashed processes if any.
+func (s *story) showLogs(st step) {
 	logs := st.logs
 	var crashed []string
 	for _, p := range s.processes {
@@ -161,10 +158,9 @@ The fleet runs until Ctrl-C. Try, in another terminal:
   %s cluster status
   %s/
   %s'/?id=%%27%%20OR%%201=1--'
-  dig @%s -p %d %s
 
-  %s status --dir %s        what runs
-  %s kill m1 --dir %s       then: start m1, pause n2, resume n2
+  %s --dir %s status          what runs; also: logs m1, dns list
+  %s --dir %s kill m1         then: start m1, pause n2, resume n2
 `, strings.Join(s.layout.allMembers(portAPI), ","), s.apiCAFile(), s.tokens.operator, s.binary("fleetctl"), curl, curl,
-		s.layout.ip(octetOthers, 1), portDNS, demoHost, s.binary("devfleet"), s.dir.path, s.binary("devfleet"), s.dir.path)
+		s.binary("devfleet"), s.dir.path, s.binary("devfleet"), s.dir.path)
 }

@@ -108,6 +108,7 @@ func (s *story) event(ctx context.Context, page string) (raw []byte, e fleet.Eve
 // masked attacks with a password and a token, and looks for their values in the event and in every file of the fleet.
 func (s *story) masked(ctx context.Context) (string, error) {
 	page, secrets := marker("login"), []string{rand.Text(), rand.Text()}
+	s.maskedPage, s.secrets = page, secrets
 	form := url.Values{"user": {"admin' OR 1=1--"}, "password": {secrets[0]}}.Encode()
 	for _, v := range s.visitors {
 		path := "/" + page + "?token=" + secrets[1]
@@ -128,13 +129,13 @@ func (s *story) masked(ctx context.Context) (string, error) {
 			return "", fleet.NewError(fleet.ErrInvalid, "event", "the event in the API shows secret %d of the request", i+1)
 		}
 	}
-	return s.scanFiles(ctx, page, secrets)
+	return s.scanFiles(ctx)
 }
 
-// scanFiles also looks for the page, which is no secret: files without it would mean that the scan looks in the wrong place.
-func (s *story) scanFiles(ctx context.Context, page string, secrets []string) (string, error) {
+// scanFiles looks for the secrets in the data and logs of every process. It also looks for the page, which is no secret: files without it would mean that the scan looks in the wrong place.
+func (s *story) scanFiles(ctx context.Context) (string, error) {
 	dirs := []string{s.dir.join(dataDir), s.dir.join(logDir)}
-	for _, secret := range secrets {
+	for _, secret := range s.secrets {
 		found, _, err := scan(ctx, secret, dirs...)
 		if err != nil {
 			return "", err
@@ -143,7 +144,7 @@ func (s *story) scanFiles(ctx context.Context, page string, secrets []string) (s
 			return "", fleet.NewError(fleet.ErrInvalid, "masking", "a secret of the request was written to %d files, the first is %s (%s)", len(found), found[0].path, found[0].what)
 		}
 	}
-	found, read, err := scan(ctx, page, dirs...)
+	found, read, err := scan(ctx, s.maskedPage, dirs...)
 	if err != nil {
 		return "", err
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/edgefleet/edgefleet/edgenode/waf"
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/observability"
+	"github.com/edgefleet/edgefleet/observability/lifecycle"
 	"github.com/edgefleet/edgefleet/tls/mtls"
 	"github.com/edgefleet/edgefleet/tls/sni"
 )
@@ -31,7 +32,7 @@ import (
 // worker holds the parts while Run puts them together.
 type worker struct {
 	options Options
-	life    *lifecycle
+	life    *lifecycle.Group
 	table   *sni.Table
 	store   *config.Store
 	spool   *spool.Spool
@@ -46,9 +47,8 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	asked := ctx
-	ctx, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
-	w := &worker{options: o, table: &sni.Table{}, life: &lifecycle{log: o.Telemetry.Logger, failed: fail}}
+	life, ctx := lifecycle.New(ctx, o.Telemetry.Logger)
+	w := &worker{options: o, table: &sni.Table{}, life: life}
 	err := w.start(ctx)
 	if err == nil {
 		<-ctx.Done()
@@ -63,7 +63,7 @@ func Run(ctx context.Context, o Options) error {
 	if w.session != nil {
 		w.session.Beat()
 	}
-	w.life.stop(stopCtx)
+	w.life.Stop(stopCtx)
 	return err
 }
 
@@ -82,7 +82,7 @@ func (w *worker) start(ctx context.Context) error {
 	}
 	// The delivering parts are registered first, to be stopped last; the session waits until requests are served.
 	served := make(chan struct{})
-	w.life.start(ctx, "session", func(ctx context.Context) error {
+	w.life.Start(ctx, "session", func(ctx context.Context) error {
 		select {
 		case <-served:
 			return w.session.Run(ctx)
@@ -91,9 +91,9 @@ func (w *worker) start(ctx context.Context) error {
 		}
 	})
 	if w.spool != nil {
-		w.life.start(ctx, "spool", func(ctx context.Context) error { return w.spool.Run(ctx, w.session) })
+		w.life.Start(ctx, "spool", func(ctx context.Context) error { return w.spool.Run(ctx, w.session) })
 	}
-	w.life.start(ctx, "proxy", func(ctx context.Context) error { return w.proxy.Run(ctx, w.options.HTTPS, w.options.HTTP) })
+	w.life.Start(ctx, "proxy", func(ctx context.Context) error { return w.proxy.Run(ctx, w.options.HTTPS, w.options.HTTP) })
 	w.serving.Store(true)
 	close(served)
 	if w.options.Ready != nil {
@@ -125,7 +125,7 @@ func (w *worker) openState(ctx context.Context) error {
 		w.spool = nil
 		return nil
 	}
-	w.life.onStop("spool files", func(context.Context) error { return w.spool.Close() }) //nolint:contextcheck // what is queued is written in any case
+	w.life.OnStop("spool files", func(context.Context) error { return w.spool.Close() }) //nolint:contextcheck // what is queued is written in any case
 	return nil
 }
 
@@ -193,7 +193,7 @@ func (w *worker) startAdmin(ctx context.Context) {
 		return
 	}
 	server := &http.Server{Handler: w.options.Telemetry.Handler(), ReadHeaderTimeout: 5 * time.Second, WriteTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
-	w.life.start(ctx, "admin", func(ctx context.Context) error {
+	w.life.Start(ctx, "admin", func(ctx context.Context) error {
 		stopped := context.AfterFunc(ctx, func() { _ = server.Close() })
 		defer stopped()
 		if err := server.Serve(w.options.Admin); !errors.Is(err, http.ErrServerClosed) {

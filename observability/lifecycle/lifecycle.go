@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 )
 
 // Group is the parts of a process.
@@ -58,8 +59,7 @@ func (g *Group) Start(ctx context.Context, name string, run func(ctx context.Con
 
 // Stop runs everything registered, the last first, within ctx.
 func (g *Group) Stop(ctx context.Context) {
-	for i := len(g.stops) - 1; i >= 0; i-- {
-		s := g.stops[i]
+	for _, s := range slices.Backward(g.stops) {
 		if err := s.run(ctx); err != nil {
 			g.log.WarnContext(ctx, "part did not stop cleanly", "part", s.name, "err", err)
 		}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"syscall"
@@ -158,7 +159,7 @@ func (m *member) startAdmin(ctx context.Context) error {
 
 // serve runs an HTTP server as a part.
 func (m *member) serve(ctx context.Context, name string, ln net.Listener, srv *http.Server) {
-	srv.ErrorLog = nil
+	srv.ErrorLog = slog.NewLogLogger(m.tel.Logger.Handler(), slog.LevelDebug) // failed handshakes of strangers, mostly
 	m.parts.Start(ctx, name, func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, func() {
 			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout/3)

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/edgefleet/edgefleet/fleet"
@@ -135,6 +136,19 @@ func (c Config) validate() error {
 	}
 	if c.ReapAfter < time.Second || c.ReapAfter > time.Hour {
 		return fleet.Invalid("reap_after", "%s is not between 1s and 1h", c.ReapAfter)
+	}
+	return c.validateTelemetry()
+}
+
+func (c Config) validateTelemetry() error {
+	if c.EventRetention < 24*time.Hour {
+		return fleet.Invalid("event_retention", "%s is less than a day, which is the least: give 24h or more", c.EventRetention)
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
+		return fleet.Invalid("log_level", "%q is not a level: use debug, info, warn or error", c.LogLevel)
+	}
+	if c.LogFormat != "text" && c.LogFormat != "json" {
+		return fleet.Invalid("log_format", "%q is not a format: use text or json", c.LogFormat)
 	}
 	return nil
 }

@@ -175,12 +175,14 @@ func unreachable(ctx context.Context, addrs []string, err error) error {
 		err = wrapped.Err // the URL is in the message already
 	}
 	switch {
+	case errors.Is(err, fleet.ErrDenied): // a pinned authority that is not there says what to do itself
+		return fleet.NewError(fleet.ErrDenied, "token", "the API at %s: %v", strings.Join(addrs, ", "), err)
 	case errors.As(err, &unknown):
 		return fleet.NewError(fleet.ErrUnavailable, "cacert", "the API at %s has a certificate of an unknown authority: set FLEETCTL_CACERT to the cluster's api-ca.crt", strings.Join(addrs, ", "))
 	case errors.Is(err, context.DeadlineExceeded) && !notSent(err):
 		return fleet.NewError(fleet.ErrTimeout, "addr", "the API at %s did not answer in time: %v", strings.Join(addrs, ", "), err)
 	}
-	return fleet.NewError(fleet.ErrUnavailable, "addr", "the API at %s cannot be reached (%v): check the address, or name another member with FLEETCTL_ADDR", strings.Join(addrs, ", "), err)
+	return fleet.NewError(fleet.ErrUnavailable, "addr", "the API at %s cannot be reached (%v): check the address (FLEETCTL_ADDR, --addr or --address), or name another member", strings.Join(addrs, ", "), err)
 }
 
 // Problem is an error that the API answered (RFC 9457).

@@ -57,7 +57,7 @@ func (a advertised) String() string { return string(a) }
 func listen(o Options, refused func()) (*streamLayer, error) {
 	l, err := net.Listen("tcp", o.Bind)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fleet.NewError(fleet.ErrConflict, "bind", "raft address %s is in use by another process: stop it, or listen elsewhere", o.Bind)
+		return nil, fleet.NewError(fleet.ErrConflict, "raft_listen", "raft_listen: address %s is in use by another process: stop it, or change raft_listen", o.Bind)
 	}
 	if err != nil {
 		return nil, fleet.Invalid("bind", "listen for members on %s: %v", o.Bind, err)

@@ -48,7 +48,7 @@ func joinToken(o Options) (string, error) {
 
 // tokenPin returns the fingerprint of the API's authority in a join token: efn1.<id>.<secret>.<hex sha256>.
 func tokenPin(token string) (string, error) {
-	const want = "give the one that `fleetctl node token` printed, in join_token_file or EDGEFLEET_JOIN_TOKEN"
+	const want = "give the one that `fleetctl node join-token` printed, in join_token_file or EDGEFLEET_JOIN_TOKEN"
 	if token == "" {
 		return "", fleet.Invalid("token", "this node is not enrolled and has no join token: %s", want)
 	}
@@ -97,7 +97,7 @@ func enrol(ctx context.Context, o Options) error {
 			return identity.Save(dir, keys, r)
 		}
 		if refused, ok := errors.AsType[refusal](err); ok {
-			return fmt.Errorf("the control plane refuses this node: %w (make a new token with `fleetctl node token`, and start edgesupervisor again)", refused)
+			return fmt.Errorf("the control plane refuses this node: %w (make a new token with `fleetctl node join-token`, and start edgesupervisor again)", refused)
 		}
 		o.Telemetry.Logger.WarnContext(ctx, "enrolment: no member answers, trying again", "after", wait, "err", err)
 		if !pause(ctx, wait) {

@@ -229,7 +229,7 @@ func TestARefusedEnrolmentEndsWithWhatToDo(t *testing.T) {
 			p.status, p.problem = tt.status, tt.problem
 			h := newHost(t, p.start())
 			err := h.run(t.Context(), p.token())
-			if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "fleetctl node token") {
+			if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "fleetctl node join-token") {
 				t.Errorf("got %v", err)
 			}
 			if _, err := identity.Open(h.identityDir()); !errors.Is(err, fs.ErrNotExist) {
@@ -255,7 +255,7 @@ func TestATokenThatIsNoneIsSaid(t *testing.T) {
 	for _, token := range []string{"", "efm1.a.b.c", "efn1.a.b", "efn1.a.b.zz", "hunter2-hunter2", strings.Repeat(".", 100)} {
 		h := newHost(t, "127.0.0.1:1")
 		err := h.run(t.Context(), token)
-		if err == nil || !strings.Contains(err.Error(), "join") || !strings.Contains(err.Error(), "fleetctl node token") {
+		if err == nil || !strings.Contains(err.Error(), "join") || !strings.Contains(err.Error(), "fleetctl node join-token") {
 			t.Errorf("%q: got %v", token, err)
 		}
 		if token != "" && len(token) > 5 && strings.Contains(err.Error(), token) {

@@ -27,24 +27,45 @@ import (
 func main() {
 	if err := command().ExecuteContext(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "edgenode:", strings.ReplaceAll(err.Error(), "\n", "; "))
+		if _, ok := errors.AsType[usageError](err); ok {
+			os.Exit(fleet.ExitUsage)
+		}
 		os.Exit(fleet.ExitFailure)
 	}
+}
+
+// usageError is a command line that makes no sense.
+type usageError struct{ command, what string }
+
+func (e usageError) Error() string { return e.what + "; see '" + e.command + " --help'" }
+
+func noArguments(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	what := "unexpected argument"
+	if c.HasSubCommands() {
+		what = "unknown command"
+	}
+	return usageError{c.CommandPath(), fmt.Sprintf("%s %q", what, args[0])}
 }
 
 func command() *cobra.Command {
 	root := &cobra.Command{
 		Use: "edgenode", Short: "Worker of an Edgefleet edge host", Long: "edgenode terminates TLS, judges requests and forwards them. It is started by edgesupervisor, which passes it its sockets.",
-		SilenceErrors: true, SilenceUsage: true,
+		SilenceErrors: true, SilenceUsage: true, Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError{c.CommandPath(), err.Error()} })
 	var path string
 	run := &cobra.Command{
-		Use: "run", Short: "Serve until the supervisor ends or SIGTERM", Args: cobra.NoArgs,
+		Use: "run", Short: "Serve until the supervisor ends or SIGTERM", Args: noArguments,
 		Example: "  edgesupervisor run --config /etc/edgefleet/edge.yaml   # starts: edgenode run --config /etc/edgefleet/edge.yaml",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), path) },
 	}
 	run.Flags().StringVar(&path, "config", "/etc/edgefleet/edge.yaml", "configuration file of the edge host")
 	version := &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs, Example: "  edgenode version",
+		Use: "version", Short: "Print the version", Args: noArguments, Example: "  edgenode version",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), observability.Version)
 			return err

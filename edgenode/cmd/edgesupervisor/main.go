@@ -31,6 +31,9 @@ func main() {
 }
 
 func exitCode(err error) int {
+	if _, ok := errors.AsType[usageError](err); ok {
+		return fleet.ExitUsage
+	}
 	var e *fleet.Error
 	if errors.As(err, &e) {
 		return fleet.KindOf(err).Exit
@@ -38,17 +41,35 @@ func exitCode(err error) int {
 	return fleet.ExitFailure
 }
 
+// usageError is a command line that makes no sense.
+type usageError struct{ command, what string }
+
+func (e usageError) Error() string { return e.what + "; see '" + e.command + " --help'" }
+
+func noArguments(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	what := "unexpected argument"
+	if c.HasSubCommands() {
+		what = "unknown command"
+	}
+	return usageError{c.CommandPath(), fmt.Sprintf("%s %q", what, args[0])}
+}
+
 func command() *cobra.Command {
 	root := &cobra.Command{
 		Use: "edgesupervisor", Short: "Supervisor of an Edgefleet edge host",
 		Long: "edgesupervisor enrols the node with the control plane, keeps its certificate fresh, holds the listening sockets,\n" +
 			"and starts edgenode again when it dies. SIGTERM drains and ends; SIGHUP is ignored.",
-		SilenceErrors: true, SilenceUsage: true,
+		SilenceErrors: true, SilenceUsage: true, Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError{c.CommandPath(), err.Error()} })
 	var path string
 	run := &cobra.Command{
-		Use: "run", Short: "Supervise until SIGTERM", Args: cobra.NoArgs,
-		Example: "  # first start: the join token comes from `fleetctl node token`\n" +
+		Use: "run", Short: "Supervise until SIGTERM", Args: noArguments,
+		Example: "  # first start: the join token comes from `fleetctl node join-token`\n" +
 			"  " + tokenVariable + "=efn1... edgesupervisor run --config /etc/edgefleet/edge.yaml\n\n" +
 			"  # later starts need no token\n" +
 			"  edgesupervisor run --config /etc/edgefleet/edge.yaml",
@@ -56,7 +77,7 @@ func command() *cobra.Command {
 	}
 	run.Flags().StringVar(&path, "config", "/etc/edgefleet/edge.yaml", "configuration file of the edge host")
 	version := &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs, Example: "  edgesupervisor version",
+		Use: "version", Short: "Print the version", Args: noArguments, Example: "  edgesupervisor version",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), observability.Version)
 			return err

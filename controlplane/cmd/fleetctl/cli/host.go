@@ -3,6 +3,7 @@ package cli
 import (
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -166,21 +167,40 @@ func (a *app) showHost(h client.HostView) error {
 	if err := a.say(""); err != nil {
 		return err
 	}
-	t = newTable(a.Out, "CONDITION", "STATE", "REASON", "SINCE", "NEXT CHECK", "MESSAGE", "ACTION")
-	o := h.Observed
-	for _, c := range []struct {
-		name string
-		fleet.Condition
-	}{{"ownership", o.Ownership}, {"certificate", o.Certificate}, {"routing", o.Routing}} {
-		t.row(c.name, c.State, c.Reason, a.age(c.Since), a.age(c.NextCheck), c.Message, c.Action)
-	}
-	if err := t.flush(); err != nil {
+	if err := a.showConditions(h.Observed); err != nil {
 		return err
 	}
 	if err := a.say("\nDNS records:"); err != nil {
 		return err
 	}
 	return a.showRecords(h.Records)
+}
+
+// showConditions prints a table, and below it what is said about each condition, which is too long for a column.
+func (a *app) showConditions(o fleet.HostObserved) error {
+	t := newTable(a.Out, "CONDITION", "STATE", "REASON", "SINCE", "NEXT CHECK")
+	var said []string
+	for _, c := range []struct {
+		name string
+		fleet.Condition
+	}{{"ownership", o.Ownership}, {"certificate", o.Certificate}, {"routing", o.Routing}} {
+		t.row(c.name, c.State, c.Reason, a.age(c.Since), a.age(c.NextCheck))
+		if text := conditionText(c.Condition); text != "" {
+			said = append(said, c.name+": "+clean(text))
+		}
+	}
+	if err := t.flush(); err != nil || len(said) == 0 {
+		return err
+	}
+	return a.say("\n%s", strings.Join(said, "\n"))
+}
+
+// conditionText is what a condition says to people: what is seen, and what to do.
+func conditionText(c fleet.Condition) string {
+	if c.Message != "" && c.Action != "" {
+		return c.Message + "; " + c.Action
+	}
+	return c.Message + c.Action
 }
 
 func regionNames(rs []fleet.RegionName) string {

@@ -134,11 +134,11 @@ func span(d time.Duration) string {
 	const day = 24 * time.Hour
 	switch {
 	case d < 2*time.Minute:
-		return strconv.Itoa(int(d/time.Second)) + "s"
+		return strconv.Itoa(int(d.Round(time.Second)/time.Second)) + "s"
 	case d < 2*time.Hour:
-		return strconv.Itoa(int(d/time.Minute)) + "m"
+		return strconv.Itoa(int(d.Round(time.Minute)/time.Minute)) + "m"
 	case d < 2*day:
-		return strconv.Itoa(int(d/time.Hour)) + "h"
+		return strconv.Itoa(int(d.Round(time.Hour)/time.Hour)) + "h"
 	}
-	return strconv.Itoa(int(d/day)) + "d"
+	return strconv.Itoa(int(d.Round(day)/day)) + "d"
 }

@@ -129,7 +129,7 @@ func hostLine(o fleet.HostObserved) string {
 		if c.State == fleet.ConditionTrue || c.Reason == "" && c.Message == "" {
 			continue
 		}
-		return strings.TrimRight(line+": "+strings.Join([]string{c.Reason, c.Message, c.Action}, " "), " ")
+		return line + ": " + strings.TrimSpace(c.Reason+" "+conditionText(c))
 	}
 	return line
 }

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/edgefleet/edgefleet/controlplane/client"
 	"github.com/edgefleet/edgefleet/fleet"
 )
@@ -229,23 +231,53 @@ func (m *member) must(args ...string) string {
 	return lines[len(lines)-1]
 }
 
-// hash is the digest of the replicated state.
-func (m *member) hash() string {
+// decided is everything that people decided, as the API lists it.
+func (m *member) decided() string {
 	m.t.Helper()
-	s, err := client.Get[client.ClusterStatus](m.t.Context(), m.client(), "/v1/cluster", map[string][]string{"hash": {"true"}})
+	c := m.client()
+	var out []string
+	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	for _, t := range list[fleet.Tenant](m, c, "/v1/tenants") {
+		add("tenant %s %+v", t.ID, t.Spec)
+		for _, h := range list[fleet.Host](m, c, "/v1/tenants/"+string(t.ID)+"/hosts") {
+			add("host %s %s %+v %+v", h.Name, h.Tenant, h.Spec, h.Desired)
+		}
+		for _, r := range list[fleet.Rule](m, c, "/v1/tenants/"+string(t.ID)+"/rules") {
+			add("rule %s %+v", r.ID, r.Spec)
+		}
+	}
+	for _, t := range list[fleet.Token](m, c, "/v1/tokens") {
+		add("token %s", t.ID)
+	}
+	for _, n := range list[fleet.Node](m, c, "/v1/nodes") {
+		add("node %s %+v %+v", n.ID, n.Spec, n.Identity)
+	}
+	s, err := client.Get[client.ClusterStatus](m.t.Context(), c, "/v1/cluster", nil)
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	return s.StateHash
+	for _, member := range s.Members {
+		add("member %s %s %s", member.ID, member.Raft, member.Suffrage)
+	}
+	return strings.Join(out, "\n")
 }
 
-// unchanged fails the test if what it runs changes the replicated state.
+func list[T any](m *member, c *client.Client, path string) []T {
+	m.t.Helper()
+	items, err := client.All[T](m.t.Context(), c, path, nil)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return items
+}
+
+// unchanged fails the test if what it runs changes what people decided.
 func (m *member) unchanged(run func()) {
 	m.t.Helper()
-	before := m.hash()
+	before := m.decided()
 	run()
-	if m.hash() != before {
-		m.t.Error("the state changed")
+	if diff := cmp.Diff(before, m.decided()); diff != "" {
+		m.t.Errorf("the state changed:\n%s", diff)
 	}
 }
 

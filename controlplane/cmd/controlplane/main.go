@@ -3,75 +3,39 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/edgefleet/edgefleet/controlplane"
 	"github.com/edgefleet/edgefleet/controlplane/api"
-	"github.com/edgefleet/edgefleet/fleet"
-	"github.com/edgefleet/edgefleet/observability"
+	"github.com/edgefleet/edgefleet/observability/program"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	code := program.Execute(ctx, command())
 	stop()
 	os.Exit(code)
 }
 
-// run executes one command line and returns the exit code.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+func command() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "controlplane",
-		Short:         "One member of the Edgefleet control plane",
-		Long:          "One member of the Edgefleet control plane.\n\nRun init once on the first host, join on the others, then run on all. docs/configuration.md describes the file.",
-		SilenceErrors: true, SilenceUsage: true, Version: observability.Version,
+		Use:   "controlplane",
+		Short: "One member of the Edgefleet control plane",
+		Long:  "One member of the Edgefleet control plane.\n\nRun init once on the first host, join on the others, then run on all. docs/configuration.md describes the file.",
 	}
-	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	root.Args = noArguments // for a command that is not there
-	root.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError{c.CommandPath(), err.Error()} })
 	root.AddCommand(initCommand(), joinCommand(), runCommand(), openAPICommand())
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return fleet.ExitOK
-	}
-	_, _ = fmt.Fprintf(stderr, "controlplane: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
-	if _, ok := errors.AsType[usageError](err); ok {
-		return fleet.ExitUsage
-	}
-	return fleet.KindOf(err).Exit
-}
-
-// usageError is a command line that makes no sense.
-type usageError struct{ command, what string }
-
-func (e usageError) Error() string { return e.what + "; see '" + e.command + " --help'" }
-
-func noArguments(c *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	what := "unexpected argument"
-	if c.HasSubCommands() {
-		what = "unknown command"
-	}
-	return usageError{c.CommandPath(), fmt.Sprintf("%s %q", what, args[0])}
+	return root
 }
 
 // withConfig adds --config to a command and hands it the loaded file.
 func withConfig(c *cobra.Command, f func(cmd *cobra.Command, cfg controlplane.Config) error) *cobra.Command {
 	path := c.Flags().StringP("config", "c", "/etc/edgefleet/controlplane.yaml", "configuration file")
-	c.Args = noArguments
+	c.Args = program.NoArguments
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := controlplane.LoadConfig(*path)
 		if err != nil {
@@ -149,7 +113,7 @@ func openAPICommand() *cobra.Command {
 		Use:     "openapi",
 		Short:   "Print the description of the API",
 		Example: "  controlplane openapi > docs/openapi.json",
-		Args:    noArguments,
+		Args:    program.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b, err := api.OpenAPI()
 			if err != nil {

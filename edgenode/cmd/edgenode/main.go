@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -20,58 +19,25 @@ import (
 	"github.com/edgefleet/edgefleet/edgenode/handoff"
 	"github.com/edgefleet/edgefleet/edgenode/identity"
 	"github.com/edgefleet/edgefleet/edgenode/settings"
-	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/observability"
+	"github.com/edgefleet/edgefleet/observability/program"
 )
 
-func main() {
-	if err := command().ExecuteContext(context.Background()); err != nil {
-		fmt.Fprintln(os.Stderr, "edgenode:", strings.ReplaceAll(err.Error(), "\n", "; "))
-		if _, ok := errors.AsType[usageError](err); ok {
-			os.Exit(fleet.ExitUsage)
-		}
-		os.Exit(fleet.ExitFailure)
-	}
-}
-
-// usageError is a command line that makes no sense.
-type usageError struct{ command, what string }
-
-func (e usageError) Error() string { return e.what + "; see '" + e.command + " --help'" }
-
-func noArguments(c *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	what := "unexpected argument"
-	if c.HasSubCommands() {
-		what = "unknown command"
-	}
-	return usageError{c.CommandPath(), fmt.Sprintf("%s %q", what, args[0])}
-}
+func main() { os.Exit(program.Execute(context.Background(), command())) }
 
 func command() *cobra.Command {
 	root := &cobra.Command{
-		Use: "edgenode", Short: "Worker of an Edgefleet edge host", Long: "edgenode terminates TLS, judges requests and forwards them. It is started by edgesupervisor, which passes it its sockets.",
-		SilenceErrors: true, SilenceUsage: true, Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Use: "edgenode", Short: "Worker of an Edgefleet edge host",
+		Long: "edgenode terminates TLS, judges requests and forwards them. It is started by edgesupervisor, which passes it its sockets.",
 	}
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError{c.CommandPath(), err.Error()} })
 	var path string
 	run := &cobra.Command{
-		Use: "run", Short: "Serve until the supervisor ends or SIGTERM", Args: noArguments,
+		Use: "run", Short: "Serve until the supervisor ends or SIGTERM", Args: program.NoArguments,
 		Example: "  edgesupervisor run --config /etc/edgefleet/edge.yaml   # starts: edgenode run --config /etc/edgefleet/edge.yaml",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), path) },
 	}
 	run.Flags().StringVar(&path, "config", "/etc/edgefleet/edge.yaml", "configuration file of the edge host")
-	version := &cobra.Command{
-		Use: "version", Short: "Print the version", Args: noArguments, Example: "  edgenode version",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), observability.Version)
-			return err
-		},
-	}
-	root.AddCommand(run, version)
+	root.AddCommand(run)
 	return root
 }
 

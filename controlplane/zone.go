@@ -102,5 +102,8 @@ func (z zone) edgeAddresses() []netip.Addr {
 func (m *member) pointsHere(ctx context.Context, h fleet.Host) (bool, error) {
 	z := zone{m.state}
 	f, err := m.check.CheckHost(ctx, h, z.Zone(), z.edgeAddresses())
+	if err == nil && f.Traffic.Reason == fleet.ReasonDNSServfail {
+		err = fleet.NewError(fleet.ErrUnavailable, "host", "%s", f.Traffic.Message)
+	}
 	return f.Traffic.OK, err
 }

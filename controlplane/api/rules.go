@@ -116,17 +116,26 @@ func (a *API) rulesetStatus(_ context.Context, in *RulesetStatusInput) (*Body[cl
 		return nil, fleet.NewError(fleet.ErrNotFound, "head", "group %s has no %s yet", t.Spec.Group, kind)
 	}
 	s := client.RulesetStatus{Group: h.Group, Kind: kind, Version: h.Version, Root: h.Root, Committed: h.UpdatedAt}
+	if a.o.Library != nil {
+		// The head may not have caught up with a change that was just answered: derive what it should be.
+		if err := a.o.Library.Refresh(v); err != nil {
+			return nil, err
+		}
+		s.Pending = a.o.Library.Root(t.Spec.Group, kind) != h.Root
+	}
 	var took []float64
 	for _, n := range v.NodesOf(t.Spec.Group) {
 		s.Nodes++
 		r, _ := n.Observed.Head(kind)
-		if n.Observed.State == fleet.NodeUp && r.Applied(h.Version) {
+		if !s.Pending && n.Observed.State == fleet.NodeUp && r.Applied(h.Version) {
 			s.Live++
 			took = append(took, max(0, r.AppliedAt.Sub(h.UpdatedAt).Seconds()))
 			continue
 		}
 		w := client.WaitingNode{Node: n.ID, State: n.Observed.State}
-		if r.Version == h.Version {
+		if s.Pending {
+			w.Reason = "the next version is being made"
+		} else if r.Version == h.Version {
 			w.Reason = r.Reason
 		}
 		s.Waiting = append(s.Waiting, w)

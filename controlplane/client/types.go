@@ -103,6 +103,8 @@ type (
 		Root    fleet.Digest    `json:"root"`
 		// Committed is when the leader committed the version.
 		Committed time.Time `json:"committed"`
+		// Pending: the state has moved on and its next version is being made; nothing counts as live until then.
+		Pending bool `json:"pending,omitempty"`
 		// Live of Nodes nodes run it; nodes that are down do not count as live.
 		Live  int `json:"live"`
 		Nodes int `json:"nodes"`

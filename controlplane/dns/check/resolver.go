@@ -83,6 +83,10 @@ func ask(ctx context.Context, server, name string, qtype uint16) (*dns.Msg, erro
 func roundTrip(ctx context.Context, network, server string, req *dns.Msg) (*dns.Msg, error) {
 	c := dns.Client{Net: network, Timeout: timeout}
 	m, _, err := c.ExchangeContext(ctx, req, server)
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		// Without the local port: the text is stored, and must not differ between equal failures.
+		return nil, fmt.Errorf("%s: %w", op.Op, op.Err)
+	}
 	if err != nil {
 		return nil, err
 	}

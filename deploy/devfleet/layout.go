@@ -48,6 +48,8 @@ type Options struct {
 	Block int
 	// ReadyFile is written when the story has been played; empty for none.
 	ReadyFile string
+	// Short plays the story until the host is active, and leaves out what comes then: attacks, faults.
+	Short bool
 	// Once stops the fleet when the story has been played.
 	Once bool
 	// Keep keeps the directory after the fleet was stopped.

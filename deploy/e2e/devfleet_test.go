@@ -72,7 +72,7 @@ func startFleet(home string) (*wholeFleet, error) {
 		return nil, err
 	}
 	ready := filepath.Join(home, "ready.json")
-	f.cmd = program("devfleet", nil, "up", "--short", "--members", "3", "--nodes", "2", "--dir", f.dir, "--ready-file", ready, "--address-block", block())
+	f.cmd = program("devfleet", nil, "up", "--short", "--members", "3", "--nodes", "2", "--dir", f.dir, "--ready-file", ready, "--address-block", block(203))
 	f.cmd.Stdout, f.cmd.Stderr = f.out, f.out
 	if err := f.cmd.Start(); err != nil {
 		return nil, err
@@ -96,11 +96,11 @@ func startFleet(home string) (*wholeFleet, error) {
 	}
 }
 
-// block is the second octet of a fleet's addresses: above those of loopback, and above 201 and 202, which devfleet's own
-// tests use. A block in use is passed over.
-func block() string {
+// block is the second octet of a fleet's addresses: one of the 25 from first that is not in use. Those of loopback are
+// lower, and devfleet's own tests use 201 and 202.
+func block(first int) string {
 	for {
-		b := fmt.Sprint(203 + rand.IntN(50))
+		b := fmt.Sprint(first + rand.IntN(25))
 		if l, err := net.Listen("tcp", "127."+b+".3.2:8090"); err == nil {
 			_ = l.Close()
 			return b

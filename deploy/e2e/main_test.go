@@ -41,11 +41,15 @@ func build(m *testing.M) (code int, err error) {
 	if race {
 		args = append(args, "-race")
 	}
-	args = append(args, "../../controlplane/cmd/controlplane", "../../controlplane/cmd/fleetctl", "../../edgenode/cmd/edgenode", "../../edgenode/cmd/edgesupervisor")
+	args = append(args, "../../controlplane/cmd/controlplane", "../../controlplane/cmd/fleetctl", "../../edgenode/cmd/edgenode", "../../edgenode/cmd/edgesupervisor",
+		"../cmd/devfleet", "github.com/letsencrypt/pebble/v2/cmd/pebble")
 	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	code = m.Run()
+	if err := stopShared(); err != nil {
+		return 1, err
+	}
 	if left := running(); len(left) > 0 {
 		return 1, fmt.Errorf("still running after the tests: %s", strings.Join(left, ", "))
 	}

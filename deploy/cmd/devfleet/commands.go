@@ -51,6 +51,7 @@ func up(dir *string) *cobra.Command {
 	f.IntVar(&o.Nodes, "nodes", 3, "number of edge nodes, 1 to 50")
 	f.IntVar(&o.Block, "address-block", 0, "second octet of every address, so that several fleets can run side by side")
 	f.StringVar(&o.ReadyFile, "ready-file", "", "write addresses and tokens here, as JSON, when the story has been played")
+	f.BoolVar(&o.Short, "short", false, "play the story until the host is active only; without the attacks and the faults")
 	f.BoolVar(&o.Once, "once", false, "stop when the story has been played; exit 0 only if all of it held")
 	f.BoolVar(&o.Keep, "keep", false, "keep the directory after the fleet was stopped")
 	return cmd

@@ -20,8 +20,10 @@ type Library struct {
 	keys  *keys.Keys
 
 	mu sync.Mutex
-	// trees keeps the current and the previous tree of each group and kind.
+	// trees keeps the current and the previous tree of each group and kind; index is that of the view that the current
+	// ones were derived from.
 	trees map[slot][2]bundle.Tree
+	index uint64
 }
 
 type slot struct {
@@ -52,21 +54,28 @@ func (l *Library) Run(ctx context.Context, changed func(ctx context.Context) err
 	}
 }
 
-// Refresh derives the trees of v.
+// Refresh derives the trees of v. It may be called concurrently: a view older than the last one changes nothing.
 func (l *Library) Refresh(v *state.View) error {
+	derived := map[slot]bundle.Tree{}
 	for _, g := range v.Groups() {
 		trees, err := Derive(v, g.Name, l.keys)
 		if err != nil {
 			return err
 		}
-		l.mu.Lock()
 		for kind, t := range trees {
-			s := slot{g.Name, kind}
-			if cur := l.trees[s]; cur[0].Root != t.Root {
-				l.trees[s] = [2]bundle.Tree{t, cur[0]}
-			}
+			derived[slot{g.Name, kind}] = t
 		}
-		l.mu.Unlock()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if v.Index() < l.index {
+		return nil
+	}
+	l.index = v.Index()
+	for s, t := range derived {
+		if cur := l.trees[s]; cur[0].Root != t.Root {
+			l.trees[s] = [2]bundle.Tree{t, cur[0]}
+		}
 	}
 	return nil
 }

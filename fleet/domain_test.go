@@ -214,8 +214,12 @@ func TestHostNames(t *testing.T) {
 		h, zone fleet.HostName
 		want    bool
 	}{
-		{"a.example.com", "example.com", true}, {"example.com", "example.com", true}, {"b.a.example.com", "example.com", true},
-		{"aexample.com", "example.com", false}, {"example.com", "a.example.com", false}, {"example.com.evil.net", "example.com", false},
+		{"a.example.com", "example.com", true},
+		{"example.com", "example.com", true},
+		{"b.a.example.com", "example.com", true},
+		{"aexample.com", "example.com", false},
+		{"example.com", "a.example.com", false},
+		{"example.com.evil.net", "example.com", false},
 	} {
 		if got := tc.h.Within(tc.zone); got != tc.want {
 			t.Errorf("%s within %s is %v", tc.h, tc.zone, got)

@@ -92,6 +92,9 @@ func (t Token) Validate() error {
 	if err := ValidateID("token", t.ID); err != nil {
 		return err
 	}
+	if len(t.Comment) > MaxCommentLength {
+		return NewError(ErrTooLarge, "comment", "the comment has %d bytes; the limit is %d", len(t.Comment), MaxCommentLength)
+	}
 	switch t.Role {
 	case RoleOperator:
 		if t.Tenant != "" {

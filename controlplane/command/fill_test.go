@@ -29,7 +29,7 @@ func fillValue(t *testing.T, v reflect.Value, name string) {
 		v.Set(reflect.ValueOf(netip.MustParsePrefix("10.0.0.0/8")))
 		return
 	}
-	switch v.Kind() {
+	switch v.Kind() { //nolint:exhaustive // no command has fields of the other kinds
 	case reflect.Struct:
 		for i := range v.NumField() {
 			fillValue(t, v.Field(i), strings.ToLower(v.Type().Field(i).Name))

@@ -16,15 +16,21 @@ func (p *processor) clusterInit(b *command.ClusterInit) (any, error) {
 	if _, err := fleet.ParseHostName(string(c.Zone)); err != nil {
 		return nil, err
 	}
+	if err := fleet.ValidateID("member", b.Member.ID); err != nil {
+		return nil, err
+	}
+	if b.Token.Role != fleet.RoleOperator {
+		return nil, fleet.Invalid("role", "the first token of a cluster has the role operator, not %q", string(b.Token.Role))
+	}
+	if err := checkToken(b.Token); err != nil {
+		return nil, err
+	}
 	c.Incarnation, c.Meta = 1, p.meta(fleet.Meta{})
 	p.tx.PutCluster(c)
 	m := b.Member
 	m.Meta = p.meta(fleet.Meta{})
 	p.tx.PutMember(m)
 	p.tx.PutGroup(fleet.Group{Name: fleet.DefaultGroup, Spec: fleet.GroupSpec{Form: fleet.SecurityEdge}, Meta: p.meta(fleet.Meta{})})
-	if err := b.Token.Validate(); err != nil {
-		return nil, err
-	}
 	t := b.Token
 	t.Meta = p.meta(fleet.Meta{})
 	p.tx.PutToken(t)
@@ -32,6 +38,9 @@ func (p *processor) clusterInit(b *command.ClusterInit) (any, error) {
 }
 
 func (p *processor) memberJoin(b *command.MemberJoin) (any, error) {
+	if err := fleet.ValidateID("member", b.Member.ID); err != nil {
+		return nil, err
+	}
 	if _, taken := p.tx.Member(b.Member.ID); taken {
 		return nil, fleet.NewError(fleet.ErrConflict, "member", "member id %s is taken: choose another, or remove that member if it is gone for good", b.Member.ID)
 	}

@@ -60,7 +60,7 @@ func (f *FSM) Snapshot() (raft.FSMSnapshot, error) { return &snapshot{view: f.st
 
 // Restore replaces the state by a snapshot, all or nothing.
 func (f *FSM) Restore(rc io.ReadCloser) error {
-	defer rc.Close()
+	defer func() { _ = rc.Close() }()
 	if err := f.state.Restore(rc); err != nil {
 		return fmt.Errorf("restore state: %w", err)
 	}
@@ -129,7 +129,8 @@ func (p *processor) apply(b command.Body) (any, error) {
 	case *command.NodeRevoke:
 		return nil, p.nodeRevoke(b)
 	case *command.NodesReport:
-		return nil, p.nodesReport(b)
+		p.nodesReport(b)
+		return nil, nil
 	case *command.HeadsAdvance:
 		return nil, p.headsAdvance(b)
 	case *command.ChallengePut:
@@ -163,7 +164,7 @@ func (p *processor) meta(before fleet.Meta) fleet.Meta {
 func check(put command.Put, exists bool, current fleet.Meta, what string) error {
 	switch {
 	case put.Create && exists:
-		return fleet.NewError(fleet.ErrConflict, "", "%s exists already", what)
+		return fleet.NewError(fleet.ErrConflict, "", "%s exists already: change that one, or choose another name", what)
 	case !put.Create && !exists:
 		return fleet.NewError(fleet.ErrNotFound, "", "%s does not exist", what)
 	case put.IfRevision != 0 && put.IfRevision != current.Revision:

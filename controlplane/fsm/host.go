@@ -73,7 +73,9 @@ func claimedElsewhere(n fleet.HostName) error {
 func (p *processor) edgeAddresses() []netip.Addr {
 	var own []netip.Addr
 	for _, n := range p.tx.Nodes() {
-		own = append(own, n.Spec.Addresses...)
+		if n.Identity.RevokedAt.IsZero() {
+			own = append(own, n.Spec.Addresses...)
+		}
 	}
 	return own
 }
@@ -98,11 +100,20 @@ func (p *processor) hostObserve(b *command.HostObserve) (any, error) {
 	return h, nil
 }
 
+// maxChallenge bounds the token of a challenge and its response, in bytes; RFC 8555 has some 40 and 90.
+const maxChallenge = 512
+
 func (p *processor) challengePut(b *command.ChallengePut) error {
 	c := b.Challenge
 	h, ok := p.tx.Host(c.Host)
 	if !ok {
 		return fleet.NewError(fleet.ErrNotFound, "host", "host %s does not exist", c.Host)
+	}
+	if c.Type != fleet.ChallengeDNS01 && c.Type != fleet.ChallengeHTTP01 {
+		return fleet.Invalid("type", "%q is not a challenge type: use dns-01 or http-01", string(c.Type))
+	}
+	if n := len(c.Token); n == 0 || n > maxChallenge || len(c.Response) > maxChallenge {
+		return fleet.Invalid("token", "a challenge token of %d and a response of %d bytes: give 1 to %d", n, len(c.Response), maxChallenge)
 	}
 	c.Tenant, c.CreatedAt = h.Tenant, p.header.Time
 	p.tx.PutChallenge(c)
@@ -117,6 +128,9 @@ func (p *processor) challengeDelete(b *command.ChallengeDelete) error {
 
 func (p *processor) orderPut(b *command.OrderPut) (any, error) {
 	o := b.Order
+	if err := fleet.ValidateID("order", o.ID); err != nil {
+		return nil, err
+	}
 	before, ok := p.tx.Order(o.ID)
 	if err := check(b.Put, ok, before.Meta, "order "+string(o.ID)); err != nil {
 		return nil, err
@@ -124,6 +138,9 @@ func (p *processor) orderPut(b *command.OrderPut) (any, error) {
 	h, exists := p.tx.Host(o.Host)
 	if !exists || h.Tenant != o.Tenant {
 		return nil, fleet.NewError(fleet.ErrNotFound, "host", "host %s does not exist", o.Host)
+	}
+	if ok && (before.Host != o.Host || before.Generation != o.Generation || before.SPKI != o.SPKI) {
+		return nil, fleet.NewError(fleet.ErrConflict, "order", "order %s is for generation %d of %s: another host, generation or key is another order", o.ID, before.Generation, before.Host)
 	}
 	for _, other := range p.tx.OrdersOf(o.Host) {
 		if !ok && other.State == fleet.OrderQueued {

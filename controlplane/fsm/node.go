@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"slices"
+	"time"
 
 	"github.com/edgefleet/edgefleet/controlplane/command"
 	"github.com/edgefleet/edgefleet/fleet"
@@ -16,6 +17,7 @@ func (p *processor) nodeEnrol(b *command.NodeEnrol) (any, error) {
 		return nil, err
 	}
 	n := fleet.Node{ID: b.ID, Spec: b.Spec, Identity: b.Identity, Meta: p.meta(fleet.Meta{})}
+	n.Identity.RevokedAt = time.Time{}
 	n.Spec.Group, n.Spec.Region, n.Spec.Cordoned = t.Group, t.Region, false
 	n.Observed = fleet.NodeObserved{State: fleet.NodeEnrolled, Since: p.header.Time}
 	if err := p.checkNode(n); err != nil {
@@ -68,7 +70,13 @@ func (p *processor) nodeRenew(b *command.NodeRenew) (any, error) {
 
 func (p *processor) nodePut(b *command.NodePut) (any, error) {
 	before, ok := p.tx.Node(b.ID)
+	if b.Create && !ok {
+		return nil, fleet.Invalid("node", "a node comes to be by enrolment: make a join token and start the node with it")
+	}
 	if err := check(b.Put, ok, before.Meta, "node "+string(b.ID)); err != nil {
+		return nil, err
+	}
+	if _, err := p.enrolled(b.ID); err != nil {
 		return nil, err
 	}
 	n := before
@@ -94,19 +102,21 @@ func (p *processor) nodeRevoke(b *command.NodeRevoke) error {
 	return p.audit(b, "node/"+string(n.ID), "", before, n)
 }
 
-func (p *processor) nodesReport(b *command.NodesReport) error {
+func (p *processor) nodesReport(b *command.NodesReport) {
 	for _, r := range b.Reports {
 		if n, err := p.enrolled(r.ID); err == nil {
 			n.Observed = r.Observed
 			p.tx.PutNode(n)
 		}
 	}
-	return nil
 }
 
 func (p *processor) headsAdvance(b *command.HeadsAdvance) error {
 	cluster, _ := p.tx.Cluster()
 	for _, a := range b.Heads {
+		if err := p.checkHead(a); err != nil {
+			return err
+		}
 		before, ok := p.tx.Head(a.Group, a.Kind)
 		next := fleet.Version{Incarnation: cluster.Incarnation, Generation: 1}
 		if ok && before.Version.Incarnation == cluster.Incarnation {
@@ -116,9 +126,6 @@ func (p *processor) headsAdvance(b *command.HeadsAdvance) error {
 			return fleet.NewError(fleet.ErrStale, "head", "head %s of group %s is at generation %d, so the next is %d, not %d",
 				a.Kind, a.Group, before.Version.Generation, next.Generation, a.Version.Generation)
 		}
-		if err := a.Root.Validate(); err != nil {
-			return err
-		}
 		h := fleet.GroupHead{Group: a.Group, Kind: a.Kind, Version: a.Version, Root: a.Root, Meta: p.meta(before.Meta)}
 		p.tx.PutHead(h)
 		if err := p.audit(b, "head/"+string(a.Group)+"/"+string(a.Kind), "", orNil(before, ok), h); err != nil {
@@ -126,4 +133,14 @@ func (p *processor) headsAdvance(b *command.HeadsAdvance) error {
 		}
 	}
 	return nil
+}
+
+func (p *processor) checkHead(a command.HeadAdvance) error {
+	if err := a.Kind.Validate(); err != nil {
+		return err
+	}
+	if _, ok := p.tx.Group(a.Group); !ok {
+		return fleet.NewError(fleet.ErrNotFound, "group", "node group %s does not exist", a.Group)
+	}
+	return a.Root.Validate()
 }

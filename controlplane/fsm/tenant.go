@@ -48,11 +48,8 @@ func (p *processor) tenantDelete(b *command.TenantDelete) error {
 
 func (p *processor) tokenPut(b *command.TokenPut) (any, error) {
 	t := b.Token
-	if err := t.Validate(); err != nil {
+	if err := checkToken(t); err != nil {
 		return nil, err
-	}
-	if len(t.Hash) != fleet.HashBytes {
-		return nil, fleet.Invalid("hash", "a token hash has %d bytes", fleet.HashBytes)
 	}
 	if _, ok := p.tx.Token(t.ID); ok {
 		return nil, fleet.NewError(fleet.ErrConflict, "token", "token %s exists already", t.ID)
@@ -63,6 +60,16 @@ func (p *processor) tokenPut(b *command.TokenPut) (any, error) {
 	t.Meta = p.meta(fleet.Meta{})
 	p.tx.PutToken(t)
 	return t.Token, p.audit(b, "token/"+string(t.ID), t.Tenant, nil, t.Token)
+}
+
+func checkToken(t fleet.TokenRecord) error {
+	if err := t.Validate(); err != nil {
+		return err
+	}
+	if len(t.Hash) != fleet.HashBytes {
+		return fleet.Invalid("hash", "a token hash has %d bytes", fleet.HashBytes)
+	}
+	return nil
 }
 
 func (p *processor) tokenDelete(b *command.TokenDelete) error {

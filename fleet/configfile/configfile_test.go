@@ -58,7 +58,7 @@ func TestWhatTheFileLeavesOutKeepsItsDefault(t *testing.T) {
 
 func TestMistakesAreNamedWithFileLineAndField(t *testing.T) {
 	for name, tc := range map[string]struct{ content, field, says string }{
-		"an unknown field":           {"name: a\nnmae: b\n", "", `c.yaml:2: unknown field "nmae"`},
+		"an unknown field":           {"name: a\nnick: b\n", "", `c.yaml:2: unknown field "nick"`},
 		"an unknown field deep down": {"name: a\nwaf:\n  paranoia: 1\n  paranoid: 2\n", "", `c.yaml:4: unknown field "paranoid"`},
 		"a field twice":              {"name: a\nname: b\n", "", "c.yaml:2"},
 		"text for a number":          {"name: a\nwaf:\n  paranoia: high\n", "paranoia", "c.yaml:3: paranoia: "},

@@ -1,0 +1,247 @@
+package fsm_test
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/edgefleet/edgefleet/controlplane/command"
+	"github.com/edgefleet/edgefleet/fleet"
+)
+
+// dice makes random commands over few names, so that most of them meet something.
+type dice struct {
+	*rand.Rand //nolint:forbidigo // seeded: the log is the input here
+}
+
+func newDice(seed uint64) dice {
+	return dice{rand.New(rand.NewPCG(seed, 7))} //nolint:forbidigo // as above
+}
+
+func pick[T any](d dice, from ...T) T { return from[d.IntN(len(from))] }
+
+func (d dice) put() command.Put {
+	return command.Put{Create: d.IntN(2) == 0, IfRevision: pick(d, 0, 0, 0, 0, 0, 0, d.Uint64N(100))}
+}
+
+func (d dice) tenant() fleet.TenantID {
+	return pick[fleet.TenantID](d, "acme", "acme", "acme", "acme", "acme", "beta", "gamma", "", "Bad")
+}
+
+func (d dice) host() fleet.HostName {
+	return pick[fleet.HostName](d, "a.example.com", "a.example.com", "example.com", "www.beta.example", "x.edge.example.net", "bad")
+}
+func (d dice) node() fleet.NodeID     { return fleet.NodeID(fmt.Sprint("n", d.IntN(5))) }
+func (d dice) member() fleet.MemberID { return pick[fleet.MemberID](d, "m1", "m2", "m3", "") }
+func (d dice) token() fleet.TokenID   { return pick[fleet.TokenID](d, "t1", "t2", "op1", "op2", "") }
+func (d dice) join() fleet.TokenID    { return fleet.TokenID(fmt.Sprint("j", d.IntN(5))) }
+func (d dice) order() fleet.OrderID   { return pick[fleet.OrderID](d, "o1", "o1", "o2", "") }
+func (d dice) label() string          { return fmt.Sprint("l", d.IntN(100)) }
+func (d dice) group() fleet.GroupName {
+	return pick[fleet.GroupName](d, "default", "default", "default", "second", "third", "")
+}
+
+func (d dice) form() fleet.Form {
+	return pick(d, fleet.SecurityEdge, fleet.Hybrid, fleet.OnPremise, "bad")
+}
+
+func (d dice) addrs() []netip.Addr {
+	return pick(d, nil, []netip.Addr{netip.AddrFrom4([4]byte{198, 51, 100, byte(d.IntN(50))})}, []netip.Addr{netip.AddrFrom4([4]byte{198, 51, 100, byte(d.IntN(50))})})
+}
+
+func (d dice) hostSpec() fleet.HostSpec {
+	return spec(pick(d, "https://203.0.113.1", "https://203.0.113.2", "https://203.0.113.3", "http://10.0.0.1", "https://198.51.100.1", "https://lb.edge.example.net", "rubbish", "https://app.example.net"))
+}
+
+func (d dice) cert() fleet.ChallengeType {
+	return pick[fleet.ChallengeType](d, fleet.ChallengeDNS01, fleet.ChallengeHTTP01, "bad")
+}
+
+func (d dice) command() command.Body {
+	switch d.IntN(4) {
+	case 0:
+		return d.people()
+	case 1:
+		return d.machines()
+	case 2:
+		return d.certificates()
+	}
+	return pick[func() command.Body](d, d.people, d.machines, d.certificates)()
+}
+
+func (d dice) people() command.Body {
+	switch d.IntN(11) {
+	case 0:
+		return clusterInit()
+	case 1:
+		return command.GroupPut{Put: d.put(), Name: d.group(), Spec: fleet.GroupSpec{Form: d.form()}}
+	case 2:
+		return command.TenantPut{Put: d.put(), ID: d.tenant(), Spec: fleet.TenantSpec{Form: d.form(), Group: d.group()}}
+	case 3:
+		return command.TenantDelete{ID: d.tenant(), IfRevision: d.put().IfRevision}
+	case 4:
+		role := pick(d, fleet.RoleOperator, fleet.RoleTenant)
+		return command.TokenPut{Token: fleet.TokenRecord{Token: fleet.Token{ID: d.token(), Role: role, Tenant: d.tenant()}, Hash: secretHash}}
+	case 5:
+		return command.TokenDelete{ID: d.token(), Tenant: d.tenant()}
+	case 6, 7:
+		return command.HostPut{Put: d.put(), Name: d.host(), Tenant: d.tenant(), Spec: d.hostSpec(), Label: d.label()}
+	case 8:
+		return command.HostDelete{Name: d.host(), Tenant: d.tenant(), IfRevision: d.put().IfRevision}
+	case 9:
+		b := rule(pick[fleet.RuleID](d, "r1", "r2", "r3", ""), d.tenant())
+		b.Put = d.put()
+		return b
+	}
+	return command.RuleDelete{ID: pick[fleet.RuleID](d, "r1", "r2", "r3"), Tenant: d.tenant()}
+}
+
+func (d dice) machines() command.Body {
+	switch d.IntN(10) {
+	case 0:
+		return command.MemberPut{Member: fleet.Member{ID: d.member(), API: pick(d, "a", "b")}}
+	case 1:
+		return command.MemberRemove{ID: d.member()}
+	case 2:
+		return command.MemberJoin{Token: d.join(), Member: fleet.Member{ID: d.member()}}
+	case 3:
+		return with(joinToken(d.join(), pick(d, fleet.JoinNode, fleet.JoinMember)), func(b *command.JoinTokenPut) { b.Token.Region = pick[fleet.RegionName](d, "eu", "eu", "") })
+	case 4:
+		return command.NodeEnrol{Token: d.join(), ID: d.node(), Spec: fleet.NodeSpec{Addresses: d.addrs()}}
+	case 5:
+		return command.NodeRenew{ID: d.node(), SPKI: pick(d, "a", "b")}
+	case 6:
+		return command.NodePut{Put: d.put(), ID: d.node(), Spec: fleet.NodeSpec{Group: d.group(), Region: "eu", Addresses: d.addrs()}}
+	case 7:
+		return command.NodeRevoke{ID: d.node()}
+	case 8:
+		return command.NodesReport{Reports: []command.NodeReport{{ID: d.node(), Observed: fleet.NodeObserved{State: fleet.NodeUp, Boot: pick(d, "a", "b")}}, {ID: d.node()}}}
+	}
+	var b command.HeadsAdvance
+	for range d.IntN(3) {
+		b.Heads = append(b.Heads, command.HeadAdvance{
+			Group: d.group(), Kind: pick(d, fleet.HeadConfig, fleet.HeadCerts, "bad"), Version: fleet.Version{Incarnation: 1, Generation: d.Uint64N(4)}, Root: fleet.DigestOf(nil),
+		})
+	}
+	return b
+}
+
+func (d dice) certificates() command.Body {
+	generation, h, of := 1+d.Uint64N(2), d.host(), d.tenant()
+	if d.IntN(3) > 0 {
+		h, of = "a.example.com", "acme"
+	}
+	switch d.IntN(7) {
+	case 0:
+		return command.HostObserve{Name: d.host(), Tenant: d.tenant(), Observed: fleet.HostObserved{Phase: pick(d, fleet.PhaseActive, fleet.PhaseOrdering)}}
+	case 1:
+		return challenge(d.host(), d.cert(), pick(d, "t1", "t2", ""))
+	case 2:
+		return command.ChallengeDelete{Host: d.host(), Via: d.cert(), Token: pick(d, "t1", "t2", "")}
+	case 3:
+		return with(order(d.order(), h, of, generation), func(b *command.OrderPut) { b.Put = d.put() })
+	case 4:
+		return commit(d.order(), h, of, generation)
+	case 5:
+		return command.EntryPut{Key: pick(d, "a", "a/b", "ab", ""), Value: secretBytes}
+	}
+	return command.EntryDelete{Key: pick(d, "a", "a/b", "b", "")}
+}
+
+// log is what a seed stands for: encoded commands with times that go forward and back.
+func (d dice) log(t *testing.T, n int) (entries [][]byte, bodies []command.Body) {
+	t.Helper()
+	bodies = []command.Body{clusterInit(), tenant("acme"), tenant("beta")}
+	for len(bodies) < n {
+		bodies = append(bodies, d.command())
+	}
+	for _, b := range bodies {
+		zone := time.FixedZone("", pick(d, 0, 3600, -7*3600))
+		e, err := command.Encode(header(noon.Add(time.Duration(d.IntN(1200))*time.Second).In(zone)), b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries = append(entries, e)
+	}
+	return entries, bodies
+}
+
+// audited is how many audit entries an accepted command leaves.
+func audited(b command.Body) int {
+	switch b := b.(type) {
+	case command.HostObserve, command.NodesReport:
+		return 0
+	case command.HeadsAdvance:
+		return len(b.Heads)
+	}
+	return 1
+}
+
+func TestTheSameLogGivesTheSameStateWhereverASnapshotIsTaken(t *testing.T) {
+	accepted := map[command.Type]int{}
+	for seed := range uint64(8) {
+		d := newDice(seed)
+		entries, bodies := d.log(t, 500)
+		one, other, joined := empty(), empty(), empty()
+		at := d.IntN(len(entries))
+		for i, e := range entries {
+			rows, audit := "", one.state.Read().AuditHead().Seq
+			if seed < 2 { // it is the slow part
+				rows = one.rows(t)
+			}
+			r := one.feed(t, e)
+			grown := int(one.state.Read().AuditHead().Seq - audit)
+			if r.Err != nil && (rows != "" && one.rows(t) != rows || grown != 0) {
+				t.Fatalf("seed %d, command %d: %s changed something although refused: %v", seed, i, bodies[i].Type(), r.Err)
+			}
+			if r.Err == nil {
+				accepted[bodies[i].Type()]++
+				if grown != audited(bodies[i]) {
+					t.Fatalf("seed %d, command %d: %s left %d audit entries", seed, i, bodies[i].Type(), grown)
+				}
+			}
+			if got := other.feed(t, e); (got.Err == nil) != (r.Err == nil) {
+				t.Fatalf("seed %d, command %d: %v here, %v there", seed, i, r.Err, got.Err)
+			}
+			switch {
+			case i == at:
+				transfer(t, one, joined)
+			case i > at:
+				joined.feed(t, e)
+			}
+		}
+		if one.hash(t) != other.hash(t) || one.hash(t) != joined.hash(t) {
+			t.Errorf("seed %d: the states differ", seed)
+		}
+		for _, e := range joined.audit(t) {
+			if holdsSecret(t, e) {
+				t.Errorf("seed %d: a secret in the entry of %s", seed, e.Operation)
+			}
+		}
+	}
+	for _, typ := range command.Types() {
+		if accepted[typ] == 0 {
+			t.Errorf("no seed makes an accepted %s: the test does not cover it", typ)
+		}
+	}
+}
+
+// transfer brings to up to the state of from by a snapshot.
+func transfer(t *testing.T, from, to *world) {
+	t.Helper()
+	snap, err := from.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s sink
+	if err := snap.Persist(&s); err != nil {
+		t.Fatal(err)
+	}
+	if err := to.Restore(io.NopCloser(&s.Buffer)); err != nil {
+		t.Fatal(err)
+	}
+	to.index = from.index
+}

@@ -3,7 +3,8 @@ SHELL := /bin/bash
 BIN := bin
 COMMANDS := controlplane fleetctl edgenode edgesupervisor devfleet
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -X github.com/edgefleet/edgefleet/observability.Version=$(VERSION)
+MODULE := github.com/edgefleet/edgefleet
+LDFLAGS := -X $(MODULE)/observability.Version=$(VERSION) -X $(MODULE)/controlplane/cmd/fleetctl/cli.version=$(VERSION)
 PKG_controlplane := ./controlplane/cmd/controlplane
 PKG_fleetctl := ./controlplane/cmd/fleetctl
 PKG_edgenode := ./edgenode/cmd/edgenode

@@ -52,13 +52,18 @@ func (a *app) versionCommand() *cobra.Command {
 	}
 }
 
+const unknown = "dev"
+
+// version is set when the program is built (see Makefile).
+var version = unknown
+
 func readBuild() build {
-	b := build{Version: "dev", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	b := build{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return b
 	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
+	if v := info.Main.Version; version == unknown && v != "" && v != "(devel)" {
 		b.Version = v
 	}
 	for _, s := range info.Settings {

@@ -38,7 +38,7 @@ func (c Config) requireEmpty(command string) error {
 		return fleet.NewError(fleet.ErrConflict, "data_dir", "%s is not empty: %s needs an empty directory; move what is there aside first", c.DataDir, command)
 	}
 	if err := os.MkdirAll(c.path(dirIdentity), 0o700); err != nil {
-		return fleet.Invalid("data_dir", "cannot make %s: %v", c.DataDir, err)
+		return fleet.Invalid("data_dir", "data_dir: cannot make %s: %v", c.DataDir, err)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/edgefleet/edgefleet/controlplane/command"
@@ -29,8 +30,16 @@ type Options struct {
 	Now       func() time.Time
 }
 
-// queue bounds the reports that wait for the next fold; more are dropped, the next heartbeat tells the same.
-const queue = 4096
+const (
+	// queue bounds the reports that wait for the next fold; more are dropped, the next heartbeat tells the same.
+	queue = 4096
+	// batch bounds the reports of one command, so that it stays below command.MaxBytes whatever nodes report.
+	batch = 256
+	// maxReason bounds what is kept of the reason of a refused head, in bytes.
+	maxReason = 512
+	// skewStep is the least change of a node's clock skew that is recorded: it varies with every message.
+	skewStep = 10 * time.Second
+)
 
 // Loop is the loop. Report may be called at any time, also when this member does not lead.
 type Loop struct {
@@ -49,8 +58,12 @@ func New(o Options) *Loop {
 	return &Loop{o: o, reports: make(chan fleet.Report, queue)}
 }
 
-// Report takes a node's report; it never blocks.
+// Report takes a node's report; it never blocks. A report over the limits is dropped.
 func (l *Loop) Report(r fleet.Report) {
+	if r.Validate() != nil {
+		return
+	}
+	r.Counters = nil // of no use here, and a follower keeps its queue
 	select {
 	case l.reports <- r:
 	default:
@@ -75,11 +88,10 @@ func (l *Loop) Run(ctx context.Context) error {
 		case <-tick.C:
 			cmd := l.fold(started, seen, latest)
 			clear(latest)
-			if len(cmd.Reports) == 0 {
-				continue
-			}
-			if _, err := l.o.Proposer.Propose(ctx, leader.Header("nodes", l.o.Now()), cmd); err != nil {
-				return fmt.Errorf("fold reports: %w", err)
+			for part := range slices.Chunk(cmd.Reports, batch) {
+				if _, err := l.o.Proposer.Propose(ctx, leader.Header("nodes", l.o.Now()), command.NodesReport{Reports: part}); err != nil {
+					return fmt.Errorf("fold reports: %w", err)
+				}
 			}
 		}
 	}
@@ -102,7 +114,7 @@ func (l *Loop) fold(started time.Time, seen map[fleet.NodeID]time.Time, latest m
 	var cmd command.NodesReport
 	for _, id := range slices.Sorted(maps.Keys(latest)) {
 		n, ok := v.Node(id)
-		if !ok {
+		if !ok || !n.Identity.RevokedAt.IsZero() {
 			continue
 		}
 		if next := observe(n.Observed, latest[id], now); changed(n.Observed, next) {
@@ -126,9 +138,19 @@ func (l *Loop) fold(started time.Time, seen map[fleet.NodeID]time.Time, latest m
 
 // observe is what the state should say after a report.
 func observe(before fleet.NodeObserved, r fleet.Report, now time.Time) fleet.NodeObserved {
-	next := fleet.NodeObserved{State: fleet.NodeUp, Since: before.Since, Boot: r.Boot, Software: r.Software, Serving: r.Serving, Heads: r.Heads}
+	next := fleet.NodeObserved{State: fleet.NodeUp, Since: before.Since, Boot: r.Boot, Software: r.Software, Serving: r.Serving}
+	for _, h := range r.Heads {
+		if h.Root.Validate() != nil {
+			h.Root = "" // of a head that was refused, and may be anything
+		}
+		h.Reason = strings.ToValidUTF8(h.Reason[:min(len(h.Reason), maxReason)], "")
+		next.Heads = append(next.Heads, h)
+	}
 	if skew := now.Sub(r.Sent); skew.Abs() > fleet.MaxClockSkew {
 		next.ClockSkew = skew.Round(time.Second).String()
+		if known, err := time.ParseDuration(before.ClockSkew); err == nil && (known-skew).Abs() < skewStep {
+			next.ClockSkew = before.ClockSkew
+		}
 	}
 	if before.State != fleet.NodeUp {
 		next.Since = now

@@ -18,6 +18,7 @@ import (
 	"github.com/edgefleet/edgefleet/edgenode/waf"
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/fleet/request"
+	"github.com/edgefleet/edgefleet/observability"
 )
 
 // exchange is one request and its answer on their way through the edge.
@@ -227,7 +228,7 @@ func (x *exchange) report(status int) {
 	x.events = nil
 	for _, ev := range events {
 		ev.RequestID, ev.ResponseStatus, ev.Time = x.id, status, x.start.UTC()
-		ev.NodeID, ev.Region = x.proxy.options.Node, x.proxy.options.Region
+		ev.NodeID, ev.Region, ev.Software = x.proxy.options.Node, x.proxy.options.Region, observability.Version
 		ev.Ruleset = x.snapshot.Versions[fleet.HeadRuleset]
 		x.proxy.options.Events.Append(ev)
 	}

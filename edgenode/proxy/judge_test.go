@@ -18,6 +18,7 @@ import (
 	"github.com/edgefleet/edgefleet/edgenode/proxy"
 	"github.com/edgefleet/edgefleet/edgenode/waf"
 	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/observability"
 )
 
 // judgeBy makes an edge whose Judge finds the requests malicious whose inspected body or target holds "attack", and
@@ -89,7 +90,7 @@ func TestEventsAreCompletedAndReportedOnce(t *testing.T) {
 			}
 			ev.Time, ev.TraceID = time.Time{}, ""
 			want := fleet.Event{
-				NodeID: "n1", Region: "eu", Tenant: "tenant-a", Host: hostName, Ruleset: fleet.Version{Incarnation: 1, Generation: 7},
+				NodeID: "n1", Region: "eu", Software: observability.Version, Tenant: "tenant-a", Host: hostName, Ruleset: fleet.Version{Incarnation: 1, Generation: 7},
 				RequestID: a.Header.Get("X-Request-Id"), Type: "sqli", Status: fleet.Monitored, Path: "*", ClientIP: "127.0.0.1", ResponseStatus: 418,
 			}
 			if mode == fleet.ModeBlock {

@@ -38,9 +38,9 @@ func (d *deployment) String() string {
 	const most = 4
 	shown := d.laggards[:min(most, len(d.laggards))]
 	if more := len(d.laggards) - len(shown); more > 0 {
-		return fmt.Sprintf("%s and %d more edges have not acknowledged it", strings.Join(shown, ", "), more)
+		return fmt.Sprintf("not acknowledged yet by %s and %d more edges", strings.Join(shown, ", "), more)
 	}
-	return fmt.Sprintf("%s has not acknowledged it", strings.Join(shown, ", "))
+	return "not acknowledged yet by " + strings.Join(shown, ", ")
 }
 
 // content is what one tenant's certificate bundle has.

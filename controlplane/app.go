@@ -7,7 +7,6 @@ package controlplane
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -239,13 +238,7 @@ func (m *member) startAPI(ctx context.Context, ln net.Listener) {
 		Recheck: m.recheck,
 		Forward: m.forward, ClientCAs: m.trust.clientCAs, Telemetry: m.tel, Now: time.Now,
 	})
-	m.serve(ctx, "api", ln, &http.Server{
-		Handler: a.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
-		TLSConfig: &tls.Config{
-			MinVersion: tls.VersionTLS13, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: m.trust.clientCAs,
-			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return m.trust.apiSource.Certificate(), nil },
-		},
-	})
+	m.serve(ctx, "api", ln, a.Server(m.trust.apiSource))
 }
 
 // runAll runs fs until all return; the first error ends the others.

@@ -7,22 +7,23 @@ package api
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/edgefleet/edgefleet/controlplane/blobs"
-	"github.com/edgefleet/edgefleet/controlplane/client"
 	"github.com/edgefleet/edgefleet/controlplane/command"
 	"github.com/edgefleet/edgefleet/controlplane/events"
 	"github.com/edgefleet/edgefleet/controlplane/keys"
 	"github.com/edgefleet/edgefleet/controlplane/state"
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/observability"
+	"github.com/edgefleet/edgefleet/tls/mtls"
 )
 
 // Consensus is what the API needs of Raft.
@@ -67,112 +68,75 @@ type Options struct {
 	Now       func() time.Time
 }
 
-// maxBody bounds a request's body, in bytes.
-const maxBody = 1 << 20
+// Limits of one connection and one request; a stream of events extends the last as it goes.
+const (
+	headerTimeout = 10 * time.Second
+	bodyTimeout   = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
+	writeTimeout  = 2 * time.Minute
+	maxHeader     = 32 << 10
+	// maxBody bounds a request's body, in bytes.
+	maxBody = 1 << 20
+)
 
 // API is the API of one member.
 type API struct {
 	o       Options
 	huma    huma.API
-	handler http.Handler
+	mux     *http.ServeMux
+	ops     map[string]operation // by the mux's pattern
 	metrics metrics
 	limiter *limiter
+	tails   *tails
 }
 
 // New makes the API.
 func New(o Options) *API {
-	a := &API{o: o, limiter: newLimiter(), metrics: newMetrics(o.Telemetry)}
-	mux := http.NewServeMux()
-	a.huma = humago.New(mux, Config())
-	a.register()
-	a.handler = a.middleware(mux)
+	a := newAPI(o)
+	spec := sync.OnceValues(a.document)
+	a.route(operation{id: "openapi", method: http.MethodGet, path: "/v1/openapi.json", scope: public}.locally(), func(w http.ResponseWriter, r *http.Request) {
+		b, err := spec()
+		if err != nil {
+			writeProblem(w, problem(err, callerOf(r.Context()).requestID))
+			return
+		}
+		w.Header().Set("Content-Type", "application/openapi+json")
+		_, _ = w.Write(b) // a client that went away
+	})
 	return a
 }
 
-// Handler serves the API.
-func (a *API) Handler() http.Handler { return a.handler }
-
-// Config is the OpenAPI configuration.
-func Config() huma.Config {
-	huma.NewError = newProblem // huma makes its own errors, for example of validation, through this hook
-	c := huma.DefaultConfig("Edgefleet", "1")
-	c.Info.Description = "Control plane of a managed security edge. Every change is audited; errors are RFC 9457 problems with a stable kind."
-	c.CreateHooks = nil // no $schema links in bodies: an object is what it is
-	c.DocsPath, c.SchemasPath, c.OpenAPIPath = "", "", "/v1/openapi"
-	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		"token": {Type: "http", Scheme: "bearer", Description: "API token, eft1.…"},
-		"mtls":  {Type: "mutualTLS", Description: "certificate of a node or a member"},
+func newAPI(o Options) *API {
+	a := &API{o: o, mux: http.NewServeMux(), ops: map[string]operation{}, limiter: newLimiter(), metrics: newMetrics(o.Telemetry), tails: newTails()}
+	a.huma = humago.New(a.mux, config())
+	for _, register := range []func(){
+		a.registerCluster, a.registerTenants, a.registerHosts, a.registerRules, a.registerNodes, a.registerEvents, a.registerEdge,
+	} {
+		register()
 	}
-	c.RejectUnknownQueryParameters = true
-	return c
+	// Registered by huma for its own errors, which transformError replaces.
+	delete(a.huma.OpenAPI().Components.Schemas.Map(), "ErrorModel")
+	delete(a.huma.OpenAPI().Components.Schemas.Map(), "ErrorDetail")
+	return a
 }
 
-// OpenAPI is the description of the API as JSON; it is committed as docs/openapi.json.
-func OpenAPI() ([]byte, error) {
-	a := &API{o: Options{Telemetry: observability.Discard()}}
-	a.huma = humago.New(http.NewServeMux(), Config())
-	a.register()
-	return json.MarshalIndent(a.huma.OpenAPI(), "", "  ")
+// route adds an endpoint that is not described in the OpenAPI document.
+func (a *API) route(op operation, h http.HandlerFunc) {
+	a.ops[op.pattern()] = op
+	a.mux.HandleFunc(op.pattern(), h)
 }
 
-func (a *API) register() {
-	a.registerCluster()
-	a.registerTenants()
-	a.registerHosts()
-	a.registerRules()
-	a.registerNodes()
-	a.registerEvents()
-	a.registerEdge()
-}
-
-// newProblem makes huma's own errors problems like ours: the first detail says which field.
-func newProblem(status int, msg string, errs ...error) huma.StatusError {
-	p := &client.Problem{Status: status, Title: http.StatusText(status), Detail: msg, Kind: kindOf(status)}
-	for i, e := range errs {
-		d, ok := e.(huma.ErrorDetailer)
-		if !ok {
-			p.Detail += ": " + e.Error()
-			continue
-		}
-		detail := d.ErrorDetail()
-		if i == 0 {
-			p.Field = detail.Location
-		}
-		p.Detail += ": " + detail.Message
-		if detail.Location != "" {
-			p.Detail += " (" + detail.Location + ")"
-		}
+// Server is the server of the API, which shows the certificate of source and asks for one of ClientCAs. Its Shutdown
+// ends streams of events at once.
+func (a *API) Server(source *mtls.Source) *http.Server {
+	s := &http.Server{
+		Handler: a, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, WriteTimeout: writeTimeout, MaxHeaderBytes: maxHeader,
+		TLSConfig: &tls.Config{
+			MinVersion: tls.VersionTLS13, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: a.o.ClientCAs,
+			SessionTicketsDisabled: true, // every connection proves its identity anew
+			GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return source.Certificate(), nil },
+		},
 	}
-	return statusProblem{p}
-}
-
-func kindOf(status int) string {
-	switch status {
-	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusUnsupportedMediaType, http.StatusNotAcceptable:
-		return "invalid"
-	case http.StatusNotFound, http.StatusMethodNotAllowed:
-		return "not_found"
-	case http.StatusRequestEntityTooLarge:
-		return "too_large"
-	}
-	return "internal"
-}
-
-// statusProblem is a Problem as huma writes it.
-type statusProblem struct{ *client.Problem }
-
-// GetStatus implements huma.StatusError.
-func (p statusProblem) GetStatus() int { return p.Status }
-
-// ContentType implements huma.ContentTypeFilter.
-func (statusProblem) ContentType(string) string { return "application/problem+json" }
-
-// problem turns an error into what the caller sees. Internal errors show nothing but the request id.
-func problem(err error, requestID string) *client.Problem {
-	k, e := fleet.KindOf(err), fleet.AsError(err)
-	p := &client.Problem{Status: k.Status, Title: http.StatusText(k.Status), Detail: e.Message, Kind: k.Name, Field: e.Field, RequestID: requestID}
-	if k.Name == "internal" {
-		p.Detail = "internal error; the members' logs have the request id"
-	}
-	return p
+	s.RegisterOnShutdown(a.tails.end)
+	return s
 }

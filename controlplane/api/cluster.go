@@ -2,8 +2,6 @@ package api
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"net"
 	"net/http"
 	"strings"
@@ -25,14 +23,14 @@ const (
 )
 
 func (a *API) registerCluster() {
-	handle(a, operation{"cluster-status", http.MethodGet, "/v1/cluster", "What the answering member knows of its cluster", operators, fleet.DutyOperating}, a.clusterStatus)
-	handle(a, operation{"cluster-checks", http.MethodGet, "/v1/cluster/checks", "Check delegation, ports, clocks, disk and KEK", operators, fleet.DutyEnvironment}, a.clusterChecks)
-	handle(a, operation{"cluster-join", http.MethodPost, "/v1/cluster/join", "Exchange a member join token for an identity", public, fleet.DutyCloud}, a.memberJoin)
-	handle(a, operation{"cluster-announce", http.MethodPost, "/v1/cluster/announce", "A running member asks to become a voter", membersOnly, fleet.DutyCloud}, a.memberAnnounce)
-	handle(a, operation{"cluster-member-remove", http.MethodDelete, "/v1/cluster/members/{id}", "Remove a member", operators, fleet.DutyOperating}, a.memberRemove)
-	handle(a, operation{"join-token-create", http.MethodPost, "/v1/join-tokens", "Make a one-time join token for a node or a member", operators, fleet.DutyOperating}, a.joinTokenCreate)
-	handle(a, operation{"whoami", http.MethodGet, "/v1/whoami", "What this token may do", anyToken, fleet.DutyConsole}, a.whoami)
-	handle(a, operation{"audit-list", http.MethodGet, "/v1/audit", "Audit entries, oldest first; a tenant sees its own", anyToken, fleet.DutyConsole}, a.auditList)
+	handle(a, op("cluster-status", http.MethodGet, "/v1/cluster", "What the answering member knows of its cluster", operators, fleet.DutyOperating).locally(), a.clusterStatus)
+	handle(a, op("cluster-checks", http.MethodGet, "/v1/cluster/checks", "Check delegation, ports, clocks, disk and KEK", operators, fleet.DutyEnvironment), a.clusterChecks)
+	handle(a, op("cluster-join", http.MethodPost, "/v1/cluster/join", "Exchange a member join token for an identity", public, fleet.DutyCloud).changes(command.TypeMemberJoin), a.memberJoin)
+	handle(a, op("cluster-announce", http.MethodPost, "/v1/cluster/announce", "A running member asks to become a voter", membersOnly, fleet.DutyCloud).changes(command.TypeMemberPut), a.memberAnnounce)
+	handle(a, op("cluster-member-remove", http.MethodDelete, "/v1/cluster/members/{id}", "Remove a member", operators, fleet.DutyOperating).changes(command.TypeMemberRemove), a.memberRemove)
+	handle(a, op("join-token-create", http.MethodPost, "/v1/join-tokens", "Make a one-time join token for a node or a member", operators, fleet.DutyOperating).changes(command.TypeJoinTokenPut), a.joinTokenCreate)
+	handle(a, op("whoami", http.MethodGet, "/v1/whoami", "What this token may do", anyToken, fleet.DutyConsole), a.whoami)
+	handle(a, op("audit-list", http.MethodGet, "/v1/audit", "Audit entries, oldest first; a tenant sees its own", anyToken, fleet.DutyConsole), a.auditList)
 }
 
 // ClusterQuery asks for a member's status.
@@ -103,6 +101,9 @@ func (a *API) joinTokenCreate(ctx context.Context, in *Input[client.JoinTokenCre
 	prefix := memberTokenPrefix
 	if t.Kind == fleet.JoinNode {
 		prefix, t.Group, t.Region = nodeTokenPrefix, orDefault(in.Body.Group, fleet.DefaultGroup), orDefault(in.Body.Region, fleet.DefaultRegion)
+		if err := a.authorizeGroup(ctx, fleet.DutyOperating, t.Group); err != nil {
+			return nil, err
+		}
 	}
 	made, err := propose[fleet.JoinToken](ctx, a, command.JoinTokenPut{Token: fleet.JoinTokenRecord{JoinToken: t, Hash: hash}})
 	if err != nil {
@@ -121,17 +122,13 @@ func orDefault[T ~string](v, def T) T {
 
 // checkJoinToken compares a join token's secret; whether it is used or expired is decided when it is consumed.
 func (a *API) checkJoinToken(token, prefix string, kind fleet.JoinKind, source string) (fleet.JoinTokenRecord, error) {
-	if !a.limiter.allow(source, a.o.Now()) {
-		return fleet.JoinTokenRecord{}, fleet.NewError(fleet.ErrRateLimited, "token", "too many failed authentications from this address: wait a minute")
+	if err := a.limiter.check(source, a.o.Now()); err != nil {
+		return fleet.JoinTokenRecord{}, err
 	}
 	parts := strings.Split(strings.TrimSpace(token), ".")
 	if len(parts) == 4 && parts[0] == prefix {
-		sum := sha256.Sum256([]byte(parts[2]))
 		rec, ok := a.view().JoinToken(fleet.TokenID(parts[1]))
-		if !ok {
-			rec.Hash = make([]byte, fleet.HashBytes)
-		}
-		if subtle.ConstantTimeCompare(rec.Hash, sum[:]) == 1 && ok && rec.Kind == kind {
+		if matches(rec.Hash, parts[2]) && ok && rec.Kind == kind {
 			if rec.UsedBy != "" {
 				return rec, fleet.NewError(fleet.ErrDenied, "token", "join token %s was used already: a token admits one %s; ask an operator for a new one", rec.ID, kind)
 			}
@@ -209,7 +206,7 @@ func checkMember(m fleet.Member) error {
 	return nil
 }
 
-func (a *API) memberAnnounce(ctx context.Context, in *Input[fleet.Member]) (*Body[Empty], error) {
+func (a *API) memberAnnounce(ctx context.Context, in *Input[fleet.Member]) (*Empty, error) {
 	m := in.Body
 	if m.ID != callerOf(ctx).member {
 		return nil, fleet.NewError(fleet.ErrDenied, "id", "a member announces itself only")
@@ -230,7 +227,7 @@ func (a *API) memberAnnounce(ctx context.Context, in *Input[fleet.Member]) (*Bod
 	if err := a.o.Consensus.AddVoter(ctx, m.ID, m.Raft); err != nil {
 		return nil, err
 	}
-	return &Body[Empty]{}, nil
+	return &Empty{}, nil
 }
 
 // IDPath names an object by its id.
@@ -238,7 +235,7 @@ type IDPath struct {
 	ID string `path:"id" maxLength:"63" doc:"id"`
 }
 
-func (a *API) memberRemove(ctx context.Context, in *IDPath) (*Body[Empty], error) {
+func (a *API) memberRemove(ctx context.Context, in *IDPath) (*Empty, error) {
 	id := fleet.MemberID(in.ID)
 	if _, ok := a.view().Member(id); !ok {
 		return nil, fleet.NewError(fleet.ErrNotFound, "member", "member %s does not exist", id)
@@ -250,5 +247,5 @@ func (a *API) memberRemove(ctx context.Context, in *IDPath) (*Body[Empty], error
 		return nil, err
 	}
 	_, err := propose[fleet.Member](ctx, a, command.MemberRemove{ID: id})
-	return &Body[Empty]{}, err
+	return &Empty{}, err
 }

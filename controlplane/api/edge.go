@@ -3,8 +3,13 @@ package api
 import (
 	"context"
 	"crypto"
+	"fmt"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
+
+	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/edgefleet/edgefleet/controlplane/blobs"
 	"github.com/edgefleet/edgefleet/controlplane/command"
@@ -13,14 +18,26 @@ import (
 	"github.com/edgefleet/edgefleet/tls/mtls"
 )
 
+const typeBlob = "application/octet-stream"
+
 // nodeLife is how long a node's certificate lasts.
 const nodeLife = 24 * time.Hour
 
 func (a *API) registerEdge() {
-	handle(a, operation{"edge-enrol", http.MethodPost, "/v1/edge/enrol", "Exchange a node join token for an identity", public, fleet.DutyOperating}, a.enrol)
-	handle(a, operation{"edge-renew", http.MethodPost, "/v1/edge/renew", "A node renews its certificate", nodesOnly, fleet.DutyOperating}, a.renew)
-	handle(a, operation{"edge-poll", http.MethodPost, "/v1/edge/poll", "A node reports and asks for its heads", nodesOnly, fleet.DutyRules}, a.poll)
-	handle(a, operation{"edge-blob", http.MethodGet, "/v1/edge/blobs/{digest}", "A node fetches a blob", nodesOnly, fleet.DutyRules}, a.blob)
+	handle(a, op("edge-enrol", http.MethodPost, "/v1/edge/enrol", "Exchange a node join token for an identity", public, fleet.DutyOperating).changes(command.TypeNodeEnrol).answering(http.StatusCreated), a.enrol)
+	handle(a, op("edge-renew", http.MethodPost, "/v1/edge/renew", "A node renews its certificate", nodesOnly, fleet.DutyOperating).changes(command.TypeNodeRenew).answering(http.StatusOK), a.renew)
+	handle(a, op("edge-poll", http.MethodPost, "/v1/edge/poll", "A node reports and asks for its heads", nodesOnly, fleet.DutyRules).leaderFirst().answering(http.StatusOK), a.poll)
+	handle(a, op("edge-blob", http.MethodGet, "/v1/edge/blobs/{digest}", "A node fetches a blob", nodesOnly, fleet.DutyRules).locally(), a.blob)
+	a.describeBlob("/v1/edge/blobs/{digest}")
+}
+
+// describeBlob says in the OpenAPI document that blobs are bytes, and may be asked for in part.
+func (a *API) describeBlob(path string) {
+	responses := a.huma.OpenAPI().Paths[path].Get.Responses
+	content := map[string]*huma.MediaType{typeBlob: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}
+	responses["200"].Content = content
+	responses["206"] = &huma.Response{Description: http.StatusText(http.StatusPartialContent), Content: content, Headers: responses["200"].Headers}
+	responses["416"] = &huma.Response{Description: http.StatusText(http.StatusRequestedRangeNotSatisfiable), Content: responses["404"].Content}
 }
 
 func (a *API) enrol(ctx context.Context, in *Input[fleet.EnrolRequest]) (*Body[fleet.EnrolResponse], error) {
@@ -106,10 +123,13 @@ func (a *API) poll(ctx context.Context, in *Input[fleet.Report]) (*Body[fleet.He
 	if in.Body.Node != id {
 		return nil, fleet.NewError(fleet.ErrDenied, "node", "node %s reports for itself only", id)
 	}
+	if err := in.Body.Validate(); err != nil {
+		return nil, err
+	}
+	a.o.Report(in.Body)
 	if a.o.Library == nil {
 		return nil, a.o.Keys.Check()
 	}
-	a.o.Report(in.Body)
 	set, err := a.o.Library.HeadSet(id)
 	return &Body[fleet.HeadSet]{Body: set}, err
 }
@@ -124,6 +144,7 @@ type BlobInput struct {
 type BlobOutput struct {
 	Status       int
 	ContentType  string `header:"Content-Type"`
+	AcceptRanges string `header:"Accept-Ranges"`
 	ContentRange string `header:"Content-Range"`
 	Body         []byte
 }
@@ -140,15 +161,25 @@ func (a *API) blob(_ context.Context, in *BlobInput) (*BlobOutput, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &BlobOutput{Status: http.StatusOK, ContentType: "application/octet-stream", Body: b}
-	if in.Range == "" {
-		return out, nil
+	out := &BlobOutput{Status: http.StatusOK, ContentType: typeBlob, AcceptRanges: "bytes", Body: b}
+	offset, ok := parseRange(in.Range)
+	switch {
+	case !ok: // RFC 9110, section 14.2: a range that is not understood is ignored
+	case offset >= len(b):
+		p := newProblem(http.StatusRequestedRangeNotSatisfiable, "invalid", "range", fmt.Sprintf("range %.64q is not within the %d bytes of the blob", in.Range, len(b)))
+		p.header.Set("Content-Range", fmt.Sprintf("bytes */%d", len(b)))
+		return nil, p
+	default:
+		out.Status, out.Body = http.StatusPartialContent, b[offset:]
+		out.ContentRange = fmt.Sprintf("bytes %d-%d/%d", offset, len(b)-1, len(b))
 	}
-	offset, err := parseRange(in.Range, len(b))
-	if err != nil {
-		return nil, err
-	}
-	out.Status, out.Body = http.StatusPartialContent, b[offset:]
-	out.ContentRange = contentRange(offset, len(b))
 	return out, nil
+}
+
+// parseRange reads "bytes=N-".
+func parseRange(h string) (offset int, ok bool) {
+	s, ok := strings.CutPrefix(h, "bytes=")
+	s, open := strings.CutSuffix(s, "-")
+	n, err := strconv.ParseUint(s, 10, 31)
+	return int(n), ok && open && err == nil
 }

@@ -2,14 +2,8 @@ package api
 
 import (
 	"context"
-	"fmt"
 	"net/http"
-	"strconv"
-	"strings"
 	"time"
-
-	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/sse"
 
 	"github.com/edgefleet/edgefleet/controlplane/client"
 	"github.com/edgefleet/edgefleet/controlplane/events"
@@ -17,22 +11,9 @@ import (
 )
 
 func (a *API) registerEvents() {
-	handle(a, operation{"event-list", http.MethodGet, "/v1/tenants/{tenant}/events", "A tenant's attack events, newest first, from this member's store", tenantOwn, fleet.DutyConsole}, a.eventList)
-	handle(a, operation{"event-show", http.MethodGet, "/v1/tenants/{tenant}/events/{event}", "One attack event", tenantOwn, fleet.DutyConsole}, a.eventShow)
-	op := operation{"event-tail", http.MethodGet, "/v1/tenants/{tenant}/events:tail", "A tenant's attack events as they arrive (server-sent events)", tenantOwn, fleet.DutyConsole}
-	sse.Register(a.huma, huma.Operation{
-		OperationID: op.id, Method: op.method, Path: op.path, Summary: op.summary, Tags: []string{"v1"},
-		Security: []map[string][]string{{"token": {}}}, Extensions: map[string]any{"x-duty": string(op.duty)},
-		Middlewares: huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
-			c := callerOf(ctx.Context())
-			if err := a.authorize(op, c, fleet.TenantID(ctx.Param("tenant"))); err != nil {
-				p := problem(err, c.requestID)
-				_ = huma.WriteErr(a.huma, ctx, p.Status, p.Detail)
-				return
-			}
-			next(ctx)
-		}},
-	}, map[string]any{"event": fleet.Event{}}, a.eventTail)
+	handle(a, op("event-list", http.MethodGet, "/v1/tenants/{tenant}/events", "A tenant's attack events, newest first, from this member's store", tenantOwn, fleet.DutyConsole).locally(), a.eventList)
+	handle(a, op("event-show", http.MethodGet, "/v1/tenants/{tenant}/events/{event}", "One attack event", tenantOwn, fleet.DutyConsole).locally(), a.eventShow)
+	a.registerTail()
 }
 
 // EventQuery selects events.
@@ -71,37 +52,4 @@ type EventPath struct {
 func (a *API) eventShow(ctx context.Context, in *EventPath) (*Body[fleet.Event], error) {
 	e, err := a.o.Events.Get(ctx, in.tenant(), fleet.EventID(in.Event))
 	return &Body[fleet.Event]{Body: e}, err
-}
-
-func (a *API) eventTail(ctx context.Context, in *TenantPath, send sse.Sender) {
-	ch, cancel := a.o.Events.Subscribe()
-	defer cancel()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case e, ok := <-ch:
-			if !ok {
-				return
-			}
-			if e.Tenant == in.tenant() && send.Data(e) != nil {
-				return
-			}
-		}
-	}
-}
-
-// parseRange reads "bytes=N-".
-func parseRange(h string, size int) (int, error) {
-	s, ok := strings.CutPrefix(h, "bytes=")
-	s, open := strings.CutSuffix(s, "-")
-	n, err := strconv.Atoi(s)
-	if !ok || !open || err != nil || n < 0 || n > size {
-		return 0, fleet.Invalid("range", "range %q is not bytes=N- within %d bytes", h, size)
-	}
-	return n, nil
-}
-
-func contentRange(offset, size int) string {
-	return fmt.Sprintf("bytes %d-%d/%d", offset, size-1, size)
 }

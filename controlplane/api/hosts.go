@@ -2,11 +2,10 @@ package api
 
 import (
 	"context"
-	"net/http"
-	"strings"
-
 	"crypto/rand"
 	"encoding/base32"
+	"net/http"
+	"strings"
 
 	"github.com/edgefleet/edgefleet/controlplane/client"
 	"github.com/edgefleet/edgefleet/controlplane/command"
@@ -15,13 +14,13 @@ import (
 )
 
 func (a *API) registerHosts() {
-	handle(a, operation{"host-list", http.MethodGet, "/v1/tenants/{tenant}/hosts", "A tenant's hosts", tenantOwn, fleet.DutyConsole}, a.hostList)
-	handle(a, operation{"host-create", http.MethodPost, "/v1/tenants/{tenant}/hosts", "Protect a host; the answer has the DNS records to set", tenantOwn, fleet.DutyConsole}, a.hostCreate)
-	handle(a, operation{"host-show", http.MethodGet, "/v1/tenants/{tenant}/hosts/{host}", "A host with its conditions and DNS records", tenantOwn, fleet.DutyConsole}, a.hostShow)
-	handle(a, operation{"host-update", http.MethodPatch, "/v1/tenants/{tenant}/hosts/{host}", "Change a host's origins, mode or regions", tenantOwn, fleet.DutyConsole}, a.hostUpdate)
-	handle(a, operation{"host-check", http.MethodPost, "/v1/tenants/{tenant}/hosts/{host}/check", "Look at the host's DNS now", tenantOwn, fleet.DutyConsole}, a.hostCheck)
-	handle(a, operation{"host-delete", http.MethodDelete, "/v1/tenants/{tenant}/hosts/{host}", "Stop protecting a host", tenantOwn, fleet.DutyConsole}, a.hostDelete)
-	handle(a, operation{"host-certificate", http.MethodGet, "/v1/tenants/{tenant}/hosts/{host}/certificate", "The host's certificate", tenantOwn, fleet.DutyConsole}, a.hostCertificate)
+	handle(a, op("host-list", http.MethodGet, "/v1/tenants/{tenant}/hosts", "A tenant's hosts", tenantOwn, fleet.DutyConsole), a.hostList)
+	handle(a, op("host-create", http.MethodPost, "/v1/tenants/{tenant}/hosts", "Protect a host; the answer has the DNS records to set", tenantOwn, fleet.DutyConsole).changes(command.TypeHostPut), a.hostCreate)
+	handle(a, op("host-show", http.MethodGet, "/v1/tenants/{tenant}/hosts/{host}", "A host with its conditions and DNS records", tenantOwn, fleet.DutyConsole), a.hostShow)
+	handle(a, op("host-update", http.MethodPatch, "/v1/tenants/{tenant}/hosts/{host}", "Change a host's origins, mode or regions", tenantOwn, fleet.DutyConsole).changes(command.TypeHostPut), a.hostUpdate)
+	handle(a, op("host-check", http.MethodPost, "/v1/tenants/{tenant}/hosts/{host}/check", "Look at the host's DNS now", tenantOwn, fleet.DutyConsole).answering(http.StatusOK), a.hostCheck)
+	handle(a, op("host-delete", http.MethodDelete, "/v1/tenants/{tenant}/hosts/{host}", "Stop protecting a host", tenantOwn, fleet.DutyConsole).changes(command.TypeHostDelete), a.hostDelete)
+	handle(a, op("host-certificate", http.MethodGet, "/v1/tenants/{tenant}/hosts/{host}/certificate", "The host's certificate", tenantOwn, fleet.DutyConsole), a.hostCertificate)
 }
 
 // HostPath names a host.
@@ -130,17 +129,34 @@ type HostDeleteInput struct {
 	Force bool `query:"force" doc:"delete although DNS still points here (operators only)"`
 }
 
-func (a *API) hostDelete(ctx context.Context, in *HostDeleteInput) (*Body[Empty], error) {
+func (a *API) hostDelete(ctx context.Context, in *HostDeleteInput) (*Empty, error) {
 	h, err := a.host(in.HostPath)
 	if err != nil {
 		return nil, err
 	}
-	force := in.Force && callerOf(ctx).token.Role == fleet.RoleOperator
-	if here, err := a.o.PointsHere(ctx, h); !force && (err != nil || here) {
-		return nil, fleet.NewError(fleet.ErrConflict, "host", "DNS of %s still points at the edge (or cannot be looked up), so deleting it would break visitors: change the record first, then delete", h.Name)
+	if err := a.mayDelete(ctx, h, in.Force); err != nil {
+		return nil, err
 	}
 	_, err = propose[any](ctx, a, command.HostDelete{Name: h.Name, Tenant: h.Tenant})
-	return &Body[Empty]{}, err
+	return &Empty{}, err
+}
+
+// mayDelete refuses to break the visitors of a host.
+func (a *API) mayDelete(ctx context.Context, h fleet.Host, force bool) error {
+	if force {
+		if callerOf(ctx).token.Role != fleet.RoleOperator {
+			return fleet.NewError(fleet.ErrDenied, "force", "only an operator may delete a host by force: change its DNS record first, then delete it without")
+		}
+		return nil
+	}
+	pointing, err := a.o.PointsHere(ctx, h)
+	switch {
+	case err != nil:
+		return fleet.NewError(fleet.ErrConflict, "host", "DNS of %s cannot be looked up (%v), and deleting a host whose record points at the edge would break visitors: try again", h.Name, err)
+	case pointing:
+		return fleet.NewError(fleet.ErrConflict, "host", "DNS of %s still points at the edge, so deleting it would break visitors: change the record first, then delete", h.Name)
+	}
+	return nil
 }
 
 func (a *API) hostCertificate(_ context.Context, in *HostRead) (*Body[fleet.Certificate], error) {

@@ -1,22 +1,18 @@
 package api
 
 import (
-	"context"
-	"strconv"
+	"net/netip"
 	"sync"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
-
-	"github.com/edgefleet/edgefleet/observability"
+	"github.com/edgefleet/edgefleet/fleet"
 )
 
 // limiter counts failed authentications by address in fixed windows.
 type limiter struct {
 	mu    sync.Mutex
 	start time.Time
-	count map[string]int
+	count map[netip.Prefix]int
 }
 
 // failures an address may cause in window before it has to wait.
@@ -28,38 +24,42 @@ const (
 // maxSources bounds the addresses that are counted in one window; beyond it, none is added.
 const maxSources = 100_000
 
-func newLimiter() *limiter { return &limiter{count: map[string]int{}} }
+func newLimiter() *limiter { return &limiter{count: map[netip.Prefix]int{}} }
 
-func (l *limiter) allow(source string, now time.Time) bool {
+// network is what counts as one source: an IPv4 address, or the /64 that one IPv6 host can fill by itself.
+func network(source string) netip.Prefix {
+	a, err := netip.ParseAddr(source)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	bits := 64
+	if a = a.Unmap().WithZone(""); a.Is4() {
+		bits = 32
+	}
+	p, _ := a.Prefix(bits) // fits the address
+	return p
+}
+
+// check refuses a source that failed too often.
+func (l *limiter) check(source string, now time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if now.Sub(l.start) > window {
 		l.start = now
 		clear(l.count)
 	}
-	return l.count[source] < failures
+	if l.count[network(source)] < failures {
+		return nil
+	}
+	err := fleet.NewError(fleet.ErrRateLimited, "token", "too many failed authentications from this address: wait a minute")
+	return retryError{err, l.start.Add(window).Sub(now)}
 }
 
 func (l *limiter) failed(source string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.count) < maxSources || l.count[source] > 0 {
-		l.count[source]++
+	n := network(source)
+	if len(l.count) < maxSources || l.count[n] > 0 {
+		l.count[n]++
 	}
 }
-
-type metrics struct {
-	requests metric.Int64Counter
-	seconds  metric.Float64Histogram
-}
-
-func newMetrics(t *observability.Telemetry) metrics {
-	return metrics{requests: t.Counter("edgefleet_api_requests_total"), seconds: t.Histogram("edgefleet_api_request_seconds")}
-}
-
-func (m metrics) observe(ctx context.Context, method string, status int, d time.Duration) {
-	m.requests.Add(ctx, 1, metric.WithAttributes(attribute.String("method", method), attribute.String("status", strconv.Itoa(status))))
-	m.seconds.Record(ctx, d.Seconds(), metric.WithAttributes(attribute.String("method", method)))
-}
-
-func itoa(n uint64) string { return strconv.FormatUint(n, 10) }

@@ -1,250 +1,201 @@
 package api
 
 import (
+	"bytes"
+	"cmp"
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/base64"
-	"encoding/hex"
-	"encoding/json"
-	"net"
+	"errors"
+	"fmt"
+	"io"
 	"net/http"
-	"net/http/httputil"
-	"strings"
+	"os"
+	"path"
+	"runtime/debug"
+	"time"
 
 	"github.com/edgefleet/edgefleet/fleet"
-	"github.com/edgefleet/edgefleet/tls/mtls"
 )
 
 const (
 	// headerForwarded marks a request that a follower passed on; it is not passed on again.
 	headerForwarded = "Edgefleet-Forwarded-By"
-	// headerSource is the original caller's address, believed from members only.
-	headerSource = "Edgefleet-Source"
+	// headerSource is the original caller's address, headerIdentity the verified identity of its certificate; like
+	// headerForwarded, they are believed from members only.
+	headerSource   = "Edgefleet-Source"
+	headerIdentity = "Edgefleet-Identity"
 	// headerRequestID names a request in answers, logs and the audit log.
 	headerRequestID = "X-Request-Id"
 	// headerIndex is the log index that an answer includes.
 	headerIndex = "Edgefleet-Index"
 )
 
-func (a *API) middleware(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		started := a.o.Now()
-		rec := &recorder{ResponseWriter: w, status: http.StatusOK}
-		a.serve(rec, r, next)
-		a.metrics.observe(r.Context(), r.Method, rec.status, a.o.Now().Sub(started))
-	})
+// ServeHTTP implements http.Handler. A handler that panics costs its own request only.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	started := a.o.Now()
+	c := &caller{requestID: newRequestID()}
+	rec := &recorder{ResponseWriter: w}
+	defer func() {
+		v := recover()
+		if v != nil {
+			a.recovered(rec, r, c, v)
+		}
+		a.finished(r, c, rec.Status(), a.o.Now().Sub(started))
+		if v != nil && rec.status != http.StatusInternalServerError {
+			panic(http.ErrAbortHandler) // the answer had begun: the client must see that it broke off
+		}
+	}()
+	h := rec.Header()
+	h.Set(headerRequestID, c.requestID)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if err := a.serve(rec, r, c); err != nil {
+		h.Set(headerRequestID, c.requestID) // which may be the one of the member that passed the request on
+		writeProblem(rec, problem(err, c.requestID))
+	}
 }
 
-func (a *API) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
-	c, err := a.identify(r)
+// serve answers r, or returns why it does not.
+func (a *API) serve(w http.ResponseWriter, r *http.Request, c *caller) error {
+	identified := a.identify(c, r)
 	w.Header().Set(headerRequestID, c.requestID)
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	if err != nil {
-		writeProblem(w, err, c.requestID)
-		return
+	for _, name := range []string{headerForwarded, headerSource, headerIdentity} {
+		r.Header.Del(name) // whoever may be believed was
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-	ctx, span := a.o.Telemetry.Tracer.Start(context.WithValue(r.Context(), callerKey{}, c), r.Method+" /v1")
-	defer span.End()
-	r = r.WithContext(ctx)
-	if a.local(r) {
-		next.ServeHTTP(w, r)
-		return
+	op, err := a.find(w, r)
+	if err != nil {
+		return cmp.Or(identified, err)
 	}
 	leader, self := a.o.Consensus.Leader()
+	passOn := !a.local(op, r) && !self && leader != "" && !c.forwarded
+	if identified != nil && (!passOn || !c.unknown) {
+		return identified
+	}
+	if op.scope != public && c.anonymous() {
+		return a.authorize(op, *c, "") // before a byte of the body is read
+	}
+	if err := readBody(w, r); err != nil {
+		return err
+	}
+	ctx, span := a.o.Telemetry.Tracer.Start(context.WithValue(r.Context(), callerKey{}, *c), op.pattern())
+	defer span.End()
+	r = r.WithContext(ctx)
 	switch {
-	case self:
-		if r.Method == http.MethodGet {
-			index, err := a.o.Consensus.ReadIndex(ctx)
-			if err != nil {
-				writeProblem(w, err, c.requestID)
-				return
-			}
-			w.Header().Set(headerIndex, itoa(index))
-		}
-		next.ServeHTTP(w, r)
-	case leader == "" || r.Header.Get(headerForwarded) != "":
-		w.Header().Set("Retry-After", "1")
-		writeProblem(w, fleet.NewError(fleet.ErrUnavailable, "", "the control plane has no leader at the moment; reads answer with ?consistency=stale, try writes again"), c.requestID)
-	default:
-		a.forward(w, r, leader, c)
-	}
-}
-
-// local says what this member answers from its own state: what says so, and what must work without a leader.
-func (a *API) local(r *http.Request) bool {
-	p := r.URL.Path
-	switch {
-	case p == "/v1/edge/poll", strings.HasPrefix(p, "/v1/edge/blobs/"), strings.HasPrefix(p, "/v1/openapi"), !strings.HasPrefix(p, "/v1/"):
-		return true
-	case r.Method != http.MethodGet:
-		return false
-	}
-	// Each member has its own event store; a status of a member is about that member.
-	return r.URL.Query().Get("consistency") == "stale" || strings.Contains(p, "/events") || p == "/v1/cluster"
-}
-
-func (a *API) forward(w http.ResponseWriter, r *http.Request, to fleet.MemberID, c caller) {
-	m, ok := a.view().Member(to)
-	if !ok {
-		writeProblem(w, fleet.NewError(fleet.ErrUnavailable, "", "the leader %s is not known to this member yet; try again", to), c.requestID)
-		return
-	}
-	proxy := &httputil.ReverseProxy{
-		Transport: a.o.Forward,
-		Rewrite: func(p *httputil.ProxyRequest) {
-			p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = "https", m.API, m.API
-			p.Out.Header.Set(headerForwarded, string(a.o.Member))
-			p.Out.Header.Set(headerSource, c.source)
-			p.Out.Header.Set(headerRequestID, c.requestID)
-			p.Out.Header.Set(headerIdentity, c.identity())
-		},
-		FlushInterval: -1,
-		ModifyResponse: func(res *http.Response) error {
-			for _, h := range []string{headerRequestID, "Cache-Control", "X-Content-Type-Options"} {
-				w.Header().Del(h) // the leader's answer has its own
-			}
-			return nil
-		},
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			a.o.Telemetry.Logger.WarnContext(r.Context(), "forward to leader", "leader", to, "request_id", c.requestID, "err", err)
-			writeProblem(w, fleet.NewError(fleet.ErrUnavailable, "", "the leader %s cannot be reached; whether the request took effect is not known", to), c.requestID)
-		},
-	}
-	proxy.ServeHTTP(w, r)
-}
-
-// headerIdentity carries the verified certificate identity of a caller whose request a member passed on.
-const headerIdentity = "Edgefleet-Identity"
-
-func (c caller) identity() string {
-	switch {
-	case c.node != "":
-		return "node/" + string(c.node)
-	case c.member != "":
-		return "member/" + string(c.member)
-	}
-	return ""
-}
-
-// identify finds out who calls. An unknown token and an unknown certificate are errors; none at all is not.
-func (a *API) identify(r *http.Request) (caller, error) {
-	host, _, _ := net.SplitHostPort(r.RemoteAddr)
-	c := caller{source: host, requestID: newRequestID()}
-	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
-		id, err := mtls.PeerIdentity(*r.TLS)
+	case passOn:
+		return a.forward(w, r, leader, *c, op)
+	case !self && !a.local(op, r) && op.place != leaderFirst:
+		return fleet.NewError(fleet.ErrUnavailable, "", "the control plane has no leader at the moment; reads answer with ?consistency=stale, try writes again")
+	case self && op.method == http.MethodGet && !a.local(op, r):
+		index, err := a.o.Consensus.ReadIndex(ctx)
 		if err != nil {
-			return c, fleet.NewError(fleet.ErrUnauthenticated, "", "the client certificate is not of this cluster")
+			return err
 		}
-		cluster, _ := a.view().Cluster()
-		if id.Cluster != cluster.ID {
-			return c, fleet.NewError(fleet.ErrUnauthenticated, "", "the client certificate is of another cluster")
-		}
-		if err := a.fromCertificate(&c, id, r); err != nil {
-			return c, err
-		}
+		w.Header().Set(headerIndex, itoa(index))
 	}
-	if auth := r.Header.Get("Authorization"); auth != "" {
-		t, err := a.authenticate(auth, c.source)
-		if err != nil {
-			return c, err
-		}
-		c.token = t
-	}
-	return c, nil
-}
-
-func (a *API) fromCertificate(c *caller, id fleet.Identity, r *http.Request) error {
-	c.node, c.member = id.Node, id.Member
-	if c.member != "" && r.Header.Get(headerForwarded) != "" {
-		// The member vouches for whom it passes on: the source, the request id, and a verified identity.
-		c.source, c.member = r.Header.Get(headerSource), ""
-		if v := r.Header.Get(headerRequestID); len(v) == requestIDLength {
-			c.requestID = v
-		}
-		switch kind, who, _ := strings.Cut(r.Header.Get(headerIdentity), "/"); kind {
-		case "node":
-			c.node = fleet.NodeID(who)
-		case "member":
-			c.member = fleet.MemberID(who)
-		}
-	}
-	if c.node == "" {
-		return nil
-	}
-	n, ok := a.view().Node(c.node)
-	if !ok || !n.Identity.RevokedAt.IsZero() {
-		return fleet.NewError(fleet.ErrDenied, "node", "node %s is not part of this fleet (any more): enrol the machine again with a new join token", c.node)
-	}
+	a.mux.ServeHTTP(w, r)
 	return nil
 }
 
-// tokenPrefix starts every API token: eft1.<id>.<secret>.
-const tokenPrefix = "eft1"
-
-// authenticate returns the token that the header carries. All failures read alike, and too many are slowed down.
-func (a *API) authenticate(header, source string) (fleet.Token, error) {
-	if !a.limiter.allow(source, a.o.Now()) {
-		return fleet.Token{}, fleet.NewError(fleet.ErrRateLimited, "token", "too many failed authentications from this address: wait a minute")
+// find returns the operation that r asks for. There are no redirects: a client would take its token along.
+func (a *API) find(w http.ResponseWriter, r *http.Request) (operation, error) {
+	h, pattern := a.mux.Handler(r)
+	if op, ok := a.ops[pattern]; ok && path.Clean(r.URL.EscapedPath()) == r.URL.EscapedPath() {
+		return op, nil
 	}
-	value, _ := strings.CutPrefix(header, "Bearer ")
-	parts := strings.Split(value, ".")
-	if len(parts) == 3 && parts[0] == tokenPrefix {
-		sum := sha256.Sum256([]byte(parts[2]))
-		rec, ok := a.view().Token(fleet.TokenID(parts[1]))
-		if !ok {
-			rec.Hash = make([]byte, fleet.HashBytes)
-		}
-		if subtle.ConstantTimeCompare(rec.Hash, sum[:]) == 1 && ok {
-			return rec.Token, nil
-		}
+	probe := &probe{header: http.Header{}}
+	h.ServeHTTP(probe, r)
+	if probe.status != http.StatusMethodNotAllowed {
+		return operation{}, fleet.NewError(fleet.ErrNotFound, "path", "there is nothing at %.200q: /v1/openapi.json describes this API", r.URL.Path)
 	}
-	a.limiter.failed(source)
-	return fleet.Token{}, fleet.NewError(fleet.ErrUnauthenticated, "token", "the API token is not known: check FLEETCTL_TOKEN, or ask for a new token")
+	allow := probe.header.Get("Allow")
+	w.Header().Set("Allow", allow)
+	return operation{}, newProblem(http.StatusMethodNotAllowed, kindOf(http.StatusMethodNotAllowed), "method", fmt.Sprintf("%.20q is not a method of this path: use %s", r.Method, allow))
 }
 
-// newSecret makes 256 random bits for a token, and their stored hash.
-func newSecret() (secret string, hash []byte) {
-	b := make([]byte, 32)
-	_, _ = rand.Read(b) // never fails (crypto/rand)
-	secret = base64.RawURLEncoding.EncodeToString(b)
-	sum := sha256.Sum256([]byte(secret))
-	return secret, sum[:]
+// probe learns what the mux would answer to a request that it has no route for.
+type probe struct {
+	header http.Header
+	status int
 }
 
-// newID makes a random identifier with a prefix.
-func newID(prefix string) string {
-	b := make([]byte, 8)
-	_, _ = rand.Read(b) // never fails (crypto/rand)
-	return prefix + "-" + hex.EncodeToString(b)
+func (p *probe) Header() http.Header         { return p.header }
+func (p *probe) Write(b []byte) (int, error) { return len(b), nil }
+func (p *probe) WriteHeader(status int)      { p.status = status }
+
+// local says whether this member answers from its own state.
+func (a *API) local(op operation, r *http.Request) bool {
+	return op.place == here || op.method == http.MethodGet && r.URL.Query().Get("consistency") == "stale"
 }
 
-const requestIDLength = 32
-
-func newRequestID() string {
-	b := make([]byte, requestIDLength/2)
-	_, _ = rand.Read(b) // never fails (crypto/rand)
-	return hex.EncodeToString(b)
+// readBody reads the whole body within the limits of size and time.
+func readBody(w http.ResponseWriter, r *http.Request) error {
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil
+	}
+	// Deadlines are supported by servers; recorders in tests have no slow bodies.
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(bodyTimeout))
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	_ = rc.SetReadDeadline(time.Time{})
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return fleet.NewError(fleet.ErrTooLarge, "body", "the body has more than %d bytes", maxBody)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		w.Header().Set("Connection", "close")
+		return newProblem(http.StatusRequestTimeout, kindOf(http.StatusRequestTimeout), "body", fmt.Sprintf("the body did not arrive within %s", bodyTimeout))
+	case err != nil:
+		return newProblem(http.StatusBadRequest, kindOf(http.StatusBadRequest), "body", "the body broke off")
+	}
+	r.ContentLength, r.TransferEncoding = int64(len(b)), nil
+	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }
+	r.Body, err = r.GetBody()
+	return err
 }
 
-func writeProblem(w http.ResponseWriter, err error, requestID string) {
-	p := problem(err, requestID)
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(p.Status)
-	_ = json.NewEncoder(w).Encode(p)
+func (a *API) recovered(w *recorder, r *http.Request, c *caller, v any) {
+	if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+		return
+	}
+	a.o.Telemetry.Logger.ErrorContext(r.Context(), "request panicked", "request_id", c.requestID, "method", r.Method, "path", r.URL.Path,
+		"panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+	if w.status == 0 {
+		writeProblem(w, problem(fmt.Errorf("panic: %v", v), c.requestID))
+	}
 }
 
+// finished counts and logs a request. The query and all headers stay out of the log.
+func (a *API) finished(r *http.Request, c *caller, status int, d time.Duration) {
+	a.metrics.observe(r.Context(), r.Method, status, d)
+	a.o.Telemetry.Logger.DebugContext(r.Context(), "request", "request_id", c.requestID, "method", r.Method, "path", r.URL.Path,
+		"status", status, "duration", d, "source", c.source, "actor", c.name())
+}
+
+// recorder remembers the status of an answer; 0 before there is one.
 type recorder struct {
 	http.ResponseWriter
 	status int
 }
 
-func (r *recorder) WriteHeader(s int) {
-	r.status = s
-	r.ResponseWriter.WriteHeader(s)
+// Status is the status that the client sees.
+func (r *recorder) Status() int {
+	if r.status == 0 {
+		return http.StatusOK
+	}
+	return r.status
+}
+
+func (r *recorder) WriteHeader(status int) {
+	if r.status == 0 && status >= 200 {
+		r.status = status
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(b []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	return r.ResponseWriter.Write(b)
 }
 
 // Unwrap lets http.ResponseController flush.

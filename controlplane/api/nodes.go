@@ -10,11 +10,11 @@ import (
 )
 
 func (a *API) registerNodes() {
-	handle(a, operation{"node-list", http.MethodGet, "/v1/nodes", "Edge nodes", operators, fleet.DutyOperating}, a.nodeList)
-	handle(a, operation{"node-show", http.MethodGet, "/v1/nodes/{id}", "An edge node", operators, fleet.DutyOperating}, a.nodeShow)
-	handle(a, operation{"node-update", http.MethodPatch, "/v1/nodes/{id}", "Cordon or uncordon a node, or change its region", operators, fleet.DutyOperating}, a.nodeUpdate)
-	handle(a, operation{"node-revoke", http.MethodDelete, "/v1/nodes/{id}", "End a node's identity for ever", operators, fleet.DutyOperating}, a.nodeRevoke)
-	handle(a, operation{"group-list", http.MethodGet, "/v1/groups", "Node groups", operators, fleet.DutyOperating}, a.groupList)
+	handle(a, op("node-list", http.MethodGet, "/v1/nodes", "Edge nodes", operators, fleet.DutyOperating), a.nodeList)
+	handle(a, op("node-show", http.MethodGet, "/v1/nodes/{id}", "An edge node", operators, fleet.DutyOperating), a.nodeShow)
+	handle(a, op("node-update", http.MethodPatch, "/v1/nodes/{id}", "Cordon or uncordon a node, or change its region", operators, fleet.DutyOperating).changes(command.TypeNodePut), a.nodeUpdate)
+	handle(a, op("node-revoke", http.MethodDelete, "/v1/nodes/{id}", "End a node's identity for ever", operators, fleet.DutyOperating).changes(command.TypeNodeRevoke), a.nodeRevoke)
+	handle(a, op("group-list", http.MethodGet, "/v1/groups", "Node groups", operators, fleet.DutyOperating), a.groupList)
 }
 
 func (a *API) nodeList(_ context.Context, in *ListQuery) (*Body[client.Page[fleet.Node]], error) {
@@ -51,15 +51,25 @@ func (a *API) nodeUpdate(ctx context.Context, in *NodeUpdateInput) (*Body[fleet.
 	if err != nil {
 		return nil, err
 	}
+	if err := a.authorizeGroup(ctx, fleet.DutyOperating, n.Spec.Group); err != nil {
+		return nil, err
+	}
 	set(&n.Spec.Cordoned, in.Body.Cordoned)
 	set(&n.Spec.Region, in.Body.Region)
 	n, err = propose[fleet.Node](ctx, a, command.NodePut{Put: command.Put{IfRevision: revision(in.Body.IfRevision, n.Meta)}, ID: n.ID, Spec: n.Spec})
 	return &Body[fleet.Node]{Body: n}, err
 }
 
-func (a *API) nodeRevoke(ctx context.Context, in *IDPath) (*Body[Empty], error) {
-	_, err := propose[any](ctx, a, command.NodeRevoke{ID: fleet.NodeID(in.ID)})
-	return &Body[Empty]{}, err
+func (a *API) nodeRevoke(ctx context.Context, in *IDPath) (*Empty, error) {
+	n, err := a.node(in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.authorizeGroup(ctx, fleet.DutyOperating, n.Spec.Group); err != nil {
+		return nil, err
+	}
+	_, err = propose[any](ctx, a, command.NodeRevoke{ID: n.ID})
+	return &Empty{}, err
 }
 
 func (a *API) groupList(_ context.Context, _ *ReadQuery) (*Body[client.Page[fleet.Group]], error) {

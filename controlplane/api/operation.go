@@ -3,10 +3,11 @@ package api
 import (
 	"context"
 	"net/http"
+	"reflect"
 	"strconv"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/edgefleet/edgefleet/controlplane/client"
 	"github.com/edgefleet/edgefleet/controlplane/command"
@@ -18,8 +19,10 @@ import (
 type scope int
 
 const (
+	// nobody, so that an operation that says nothing is refused.
+	nobody scope = iota
 	// operators only.
-	operators scope = iota
+	operators
 	// tenantOwn: the tenant named in the path, and operators.
 	tenantOwn
 	// anyToken: every valid token; the handler shows each only its own.
@@ -31,28 +34,56 @@ const (
 	public
 )
 
+// place says which member answers; by default the leader does, and any member a read that asks for stale data.
+type place int
+
+const (
+	// here: the member that is asked, because it is about that member, or because it must work without a leader.
+	here place = iota + 1
+	// leaderFirst: the leader, else the member that is asked.
+	leaderFirst
+)
+
 // operation declares one endpoint: who may call it and which duty it exercises.
 type operation struct {
 	id, method, path, summary string
 	scope                     scope
 	duty                      fleet.DutyID
+
+	place  place
+	status int
+	// audit is the command that the operation leaves in the audit log.
+	audit command.Type
 }
 
-// caller is who called: at most one of token, node and member is set.
-type caller struct {
-	token     fleet.Token
-	node      fleet.NodeID
-	member    fleet.MemberID
-	source    string
-	requestID string
+func op(id, method, path, summary string, s scope, duty fleet.DutyID) operation {
+	return operation{id: id, method: method, path: path, summary: summary, scope: s, duty: duty}
 }
 
-type callerKey struct{}
-
-func callerOf(ctx context.Context) caller {
-	c, _ := ctx.Value(callerKey{}).(caller)
-	return c
+func (op operation) locally() operation {
+	op.place = here
+	return op
 }
+
+func (op operation) leaderFirst() operation {
+	op.place = leaderFirst
+	return op
+}
+
+// changes says what the operation does to the state.
+func (op operation) changes(t command.Type) operation {
+	op.audit = t
+	return op
+}
+
+// answering is for a POST that makes no object: its status is not 201.
+func (op operation) answering(status int) operation {
+	op.status = status
+	return op
+}
+
+// pattern is the operation's in the mux.
+func (op operation) pattern() string { return op.method + " " + op.path }
 
 // TenantPath is the path parameter of a tenant's objects.
 type TenantPath struct {
@@ -83,18 +114,22 @@ type Input[T any] struct {
 	Body T
 }
 
-// Empty is the answer of a deletion.
+// Empty is an answer without a body.
 type Empty struct{}
-
-type tenantScoped interface{ tenant() fleet.TenantID }
 
 // handle registers an operation. The handler runs after authorisation and gets an error mapped to a problem.
 func handle[I, O any](a *API, op operation, h func(ctx context.Context, in *I) (*O, error)) {
+	_, body := reflect.TypeFor[I]().FieldByName("Body")
 	o := huma.Operation{
-		OperationID: op.id, Method: op.method, Path: op.path, Summary: op.summary,
-		Tags: []string{"v1"}, MaxBodyBytes: maxBody, BodyReadTimeout: 10 * time.Second,
-		Extensions: map[string]any{"x-duty": string(op.duty)},
-		Errors:     []int{401, 403, 404, 409, 422, 429, 503},
+		OperationID: op.id, Method: op.method, Path: op.path, Summary: op.summary, DefaultStatus: op.status,
+		Tags:         []string{"v1"},
+		MaxBodyBytes: maxBody, BodyReadTimeout: -1, // readBody has read it
+		Extensions:  map[string]any{"x-duty": string(op.duty), "x-scope": op.scope.String()},
+		Responses:   a.problems(op, body),
+		Middlewares: huma.Middlewares{a.guard(op)},
+	}
+	if op.audit != 0 {
+		o.Extensions["x-audit"] = op.audit.String()
 	}
 	switch op.scope {
 	case operators, tenantOwn, anyToken:
@@ -102,72 +137,96 @@ func handle[I, O any](a *API, op operation, h func(ctx context.Context, in *I) (
 	case nodesOnly, membersOnly:
 		o.Security = []map[string][]string{{"mtls": {}}}
 	case public:
+		o.Security = []map[string][]string{{}}
+	case nobody:
 	}
-	if op.method == http.MethodPost && op.scope != nodesOnly && op.scope != membersOnly {
+	if _, answers := reflect.TypeFor[O]().FieldByName("Body"); answers && op.method == http.MethodPost && op.status == 0 {
 		o.DefaultStatus = http.StatusCreated
 	}
+	a.ops[op.pattern()] = op
 	huma.Register(a.huma, o, func(ctx context.Context, in *I) (*O, error) {
-		c := callerOf(ctx)
-		var tenant fleet.TenantID
-		if t, ok := any(in).(tenantScoped); ok {
-			tenant = t.tenant()
-		}
-		err := a.authorize(op, c, tenant)
+		out, err := h(ctx, in)
 		if err == nil {
-			var out *O
-			if out, err = h(ctx, in); err == nil {
-				return out, nil
-			}
+			return out, nil
 		}
+		c := callerOf(ctx)
 		p := problem(err, c.requestID)
 		if p.Status >= http.StatusInternalServerError {
 			a.o.Telemetry.Logger.WarnContext(ctx, "request failed", "operation", op.id, "request_id", c.requestID, "err", err)
 		}
-		return nil, statusProblem{p}
+		return nil, p
 	})
+}
+
+// guard refuses callers before their input is looked at.
+func (a *API) guard(op operation) func(huma.Context, func(huma.Context)) {
+	return func(ctx huma.Context, next func(huma.Context)) {
+		c := callerOf(ctx.Context())
+		if err := a.authorize(op, c, fleet.TenantID(ctx.Param("tenant"))); err != nil {
+			_, w := humago.Unwrap(ctx)
+			writeProblem(w, problem(err, c.requestID))
+			return
+		}
+		next(ctx)
+	}
 }
 
 // authorize holds a caller against an operation: role, tenant, duty. Deny by default.
 func (a *API) authorize(op operation, c caller, tenant fleet.TenantID) error {
-	denied := fleet.NewError(fleet.ErrDenied, "", "%s needs %s", op.id, op.scope)
 	switch op.scope {
 	case public:
 		return nil
-	case nodesOnly:
-		if c.node == "" {
-			return denied
+	case nodesOnly, membersOnly:
+		if op.scope == nodesOnly && c.node != "" || op.scope == membersOnly && c.member != "" {
+			return nil
 		}
-		return nil
-	case membersOnly:
-		if c.member == "" {
-			return denied
+		if c.anonymous() {
+			return fleet.NewError(fleet.ErrUnauthenticated, "certificate", "%s needs %s", op.id, op.scope)
 		}
-		return nil
 	case operators, tenantOwn, anyToken:
+		if c.token.ID == "" {
+			return fleet.NewError(fleet.ErrUnauthenticated, "token", "no valid API token: set FLEETCTL_TOKEN, or send 'Authorization: Bearer <token>'")
+		}
+		return a.authorizeToken(op, c.token, tenant)
+	case nobody:
 	}
-	if c.token.ID == "" {
-		return fleet.NewError(fleet.ErrUnauthenticated, "token", "no valid API token: set FLEETCTL_TOKEN, or send 'Authorization: Bearer <token>'")
-	}
+	return fleet.NewError(fleet.ErrDenied, "", "%s needs %s", op.id, op.scope)
+}
+
+func (a *API) authorizeToken(op operation, t fleet.Token, tenant fleet.TenantID) error {
 	form := fleet.SecurityEdge
-	if op.scope == tenantOwn {
-		t, ok := a.view().Tenant(tenant)
-		if c.token.Role == fleet.RoleTenant && c.token.Tenant != tenant || !ok {
+	switch {
+	case t.Role != fleet.RoleOperator && t.Role != fleet.RoleTenant, op.scope == operators && t.Role != fleet.RoleOperator:
+		return fleet.NewError(fleet.ErrDenied, "", "%s needs %s", op.id, op.scope)
+	case op.scope == tenantOwn:
+		own, ok := a.view().Tenant(tenant)
+		if !ok || t.Role == fleet.RoleTenant && t.Tenant != tenant {
 			// A tenant learns nothing of others, not even whether they exist.
 			return fleet.NewError(fleet.ErrNotFound, "tenant", "tenant %s does not exist, or this token may not see it", tenant)
 		}
-		form = t.Spec.Form
+		form = own.Spec.Form
 	}
-	if op.scope == operators && c.token.Role != fleet.RoleOperator {
-		return denied
+	return fleet.Authorize(op.duty, form, t.Party())
+}
+
+// authorizeGroup holds an operator against the form of a node group: who owns its nodes decides about them.
+func (a *API) authorizeGroup(ctx context.Context, duty fleet.DutyID, name fleet.GroupName) error {
+	g, ok := a.view().Group(name)
+	if !ok {
+		return fleet.NewError(fleet.ErrNotFound, "group", "node group %s does not exist", name)
 	}
-	return fleet.Authorize(op.duty, form, c.token.Party())
+	return fleet.Authorize(duty, g.Spec.Form, callerOf(ctx).token.Party())
 }
 
 func (s scope) String() string {
 	switch s {
+	case nobody:
+		return "what nobody has"
 	case operators:
 		return "an operator token"
-	case tenantOwn, anyToken:
+	case tenantOwn:
+		return "an operator token or the tenant's API token"
+	case anyToken:
 		return "an API token"
 	case nodesOnly:
 		return "a node's certificate"
@@ -184,16 +243,9 @@ func (a *API) view() *state.View { return a.o.State.Read() }
 // header says who proposes.
 func (a *API) header(ctx context.Context) command.Header {
 	c := callerOf(ctx)
-	h := command.Header{Time: a.o.Now().UTC(), RequestID: c.requestID, Actor: fleet.Actor{Source: c.source, Party: fleet.Vendor}}
-	switch {
-	case c.token.ID != "":
-		h.Name, h.Party = "token/"+string(c.token.ID), c.token.Party()
-	case c.node != "":
-		h.Name = "node/" + string(c.node)
-	case c.member != "":
-		h.Name = "member/" + string(c.member)
-	default:
-		h.Name = "anonymous"
+	h := command.Header{Time: a.o.Now().UTC(), RequestID: c.requestID, Actor: fleet.Actor{Name: c.name(), Source: c.source, Party: fleet.Vendor}}
+	if c.token.ID != "" {
+		h.Party = c.token.Party()
 	}
 	return h
 }

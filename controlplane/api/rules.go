@@ -16,12 +16,12 @@ import (
 )
 
 func (a *API) registerRules() {
-	handle(a, operation{"rule-list", http.MethodGet, "/v1/tenants/{tenant}/rules", "A tenant's rules", tenantOwn, fleet.DutyRules}, a.ruleList)
-	handle(a, operation{"rule-create", http.MethodPost, "/v1/tenants/{tenant}/rules", "Add a rule; it is compiled as the nodes will compile it", tenantOwn, fleet.DutyRules}, a.ruleCreate)
-	handle(a, operation{"rule-test", http.MethodPost, "/v1/tenants/{tenant}/rules/test", "Which rules a request would match", tenantOwn, fleet.DutyRules}, a.ruleTest)
-	handle(a, operation{"rule-show", http.MethodGet, "/v1/tenants/{tenant}/rules/{id}", "A rule", tenantOwn, fleet.DutyRules}, a.ruleShow)
-	handle(a, operation{"rule-delete", http.MethodDelete, "/v1/tenants/{tenant}/rules/{id}", "Delete a rule", tenantOwn, fleet.DutyRules}, a.ruleDelete)
-	handle(a, operation{"ruleset-status", http.MethodGet, "/v1/tenants/{tenant}/ruleset/status", "Convergence receipt: which nodes run what was committed", tenantOwn, fleet.DutyRules}, a.rulesetStatus)
+	handle(a, op("rule-list", http.MethodGet, "/v1/tenants/{tenant}/rules", "A tenant's rules", tenantOwn, fleet.DutyRules), a.ruleList)
+	handle(a, op("rule-create", http.MethodPost, "/v1/tenants/{tenant}/rules", "Add a rule; it is compiled as the nodes will compile it", tenantOwn, fleet.DutyRules).changes(command.TypeRulePut), a.ruleCreate)
+	handle(a, op("rule-test", http.MethodPost, "/v1/tenants/{tenant}/rules/test", "Which rules a request would match", tenantOwn, fleet.DutyRules).answering(http.StatusOK), a.ruleTest)
+	handle(a, op("rule-show", http.MethodGet, "/v1/tenants/{tenant}/rules/{id}", "A rule", tenantOwn, fleet.DutyRules), a.ruleShow)
+	handle(a, op("rule-delete", http.MethodDelete, "/v1/tenants/{tenant}/rules/{id}", "Delete a rule", tenantOwn, fleet.DutyRules).changes(command.TypeRuleDelete), a.ruleDelete)
+	handle(a, op("ruleset-status", http.MethodGet, "/v1/tenants/{tenant}/ruleset/status", "Convergence receipt: which nodes run what was committed", tenantOwn, fleet.DutyRules), a.rulesetStatus)
 }
 
 func (a *API) ruleList(_ context.Context, in *TenantList) (*Body[client.Page[fleet.Rule]], error) {
@@ -58,9 +58,9 @@ func (a *API) ruleCreate(ctx context.Context, in *RuleCreateInput) (*Body[fleet.
 	return &Body[fleet.Rule]{Body: r}, err
 }
 
-func (a *API) ruleDelete(ctx context.Context, in *TenantObject) (*Body[Empty], error) {
+func (a *API) ruleDelete(ctx context.Context, in *TenantObject) (*Empty, error) {
 	_, err := propose[any](ctx, a, command.RuleDelete{ID: fleet.RuleID(in.ID), Tenant: in.tenant()})
-	return &Body[Empty]{}, err
+	return &Empty{}, err
 }
 
 // RuleTestInput tests rules.
@@ -76,6 +76,9 @@ func (a *API) ruleTest(_ context.Context, in *RuleTestInput) (*Body[client.Page[
 	}
 	var bundle []fleet.BundleRule
 	if in.Body.Spec != nil {
+		if err := rules.Validate(*in.Body.Spec); err != nil {
+			return nil, err
+		}
 		bundle = []fleet.BundleRule{{ID: "tested", Spec: *in.Body.Spec}}
 	} else {
 		for _, r := range a.view().RulesOf(in.tenant()) {

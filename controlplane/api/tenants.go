@@ -10,17 +10,17 @@ import (
 )
 
 func (a *API) registerTenants() {
-	handle(a, operation{"tenant-list", http.MethodGet, "/v1/tenants", "Tenants", operators, fleet.DutyConsole}, a.tenantList)
-	handle(a, operation{"tenant-create", http.MethodPost, "/v1/tenants", "Make a tenant", operators, fleet.DutyConsole}, a.tenantCreate)
-	handle(a, operation{"tenant-show", http.MethodGet, "/v1/tenants/{tenant}", "A tenant", tenantOwn, fleet.DutyConsole}, a.tenantShow)
-	handle(a, operation{"tenant-update", http.MethodPatch, "/v1/tenants/{tenant}", "Change a tenant", operators, fleet.DutyConsole}, a.tenantUpdate)
-	handle(a, operation{"tenant-delete", http.MethodDelete, "/v1/tenants/{tenant}", "Delete a tenant that has no hosts", operators, fleet.DutyConsole}, a.tenantDelete)
-	handle(a, operation{"token-list", http.MethodGet, "/v1/tenants/{tenant}/tokens", "A tenant's API tokens", tenantOwn, fleet.DutyConsole}, a.tokenList)
-	handle(a, operation{"token-create", http.MethodPost, "/v1/tenants/{tenant}/tokens", "Make an API token of a tenant", tenantOwn, fleet.DutyConsole}, a.tokenCreate)
-	handle(a, operation{"token-delete", http.MethodDelete, "/v1/tenants/{tenant}/tokens/{id}", "Revoke an API token of a tenant", tenantOwn, fleet.DutyConsole}, a.tokenDelete)
-	handle(a, operation{"operator-token-list", http.MethodGet, "/v1/tokens", "All API tokens", operators, fleet.DutyConsole}, a.operatorTokenList)
-	handle(a, operation{"operator-token-create", http.MethodPost, "/v1/tokens", "Make an operator token", operators, fleet.DutyConsole}, a.operatorTokenCreate)
-	handle(a, operation{"operator-token-delete", http.MethodDelete, "/v1/tokens/{id}", "Revoke any API token", operators, fleet.DutyConsole}, a.operatorTokenDelete)
+	handle(a, op("tenant-list", http.MethodGet, "/v1/tenants", "Tenants", operators, fleet.DutyConsole), a.tenantList)
+	handle(a, op("tenant-create", http.MethodPost, "/v1/tenants", "Make a tenant", operators, fleet.DutyConsole).changes(command.TypeTenantPut), a.tenantCreate)
+	handle(a, op("tenant-show", http.MethodGet, "/v1/tenants/{tenant}", "A tenant", tenantOwn, fleet.DutyConsole), a.tenantShow)
+	handle(a, op("tenant-update", http.MethodPatch, "/v1/tenants/{tenant}", "Change a tenant", operators, fleet.DutyConsole).changes(command.TypeTenantPut), a.tenantUpdate)
+	handle(a, op("tenant-delete", http.MethodDelete, "/v1/tenants/{tenant}", "Delete a tenant that has no hosts", operators, fleet.DutyConsole).changes(command.TypeTenantDelete), a.tenantDelete)
+	handle(a, op("token-list", http.MethodGet, "/v1/tenants/{tenant}/tokens", "A tenant's API tokens", tenantOwn, fleet.DutyConsole), a.tokenList)
+	handle(a, op("token-create", http.MethodPost, "/v1/tenants/{tenant}/tokens", "Make an API token of a tenant", tenantOwn, fleet.DutyConsole).changes(command.TypeTokenPut), a.tokenCreate)
+	handle(a, op("token-delete", http.MethodDelete, "/v1/tenants/{tenant}/tokens/{id}", "Revoke an API token of a tenant", tenantOwn, fleet.DutyConsole).changes(command.TypeTokenDelete), a.tokenDelete)
+	handle(a, op("operator-token-list", http.MethodGet, "/v1/tokens", "All API tokens", operators, fleet.DutyConsole), a.operatorTokenList)
+	handle(a, op("operator-token-create", http.MethodPost, "/v1/tokens", "Make an operator token", operators, fleet.DutyConsole).changes(command.TypeTokenPut), a.operatorTokenCreate)
+	handle(a, op("operator-token-delete", http.MethodDelete, "/v1/tokens/{id}", "Revoke any API token", operators, fleet.DutyConsole).changes(command.TypeTokenDelete), a.operatorTokenDelete)
 }
 
 func (a *API) tenantList(_ context.Context, in *ListQuery) (*Body[client.Page[fleet.Tenant]], error) {
@@ -86,9 +86,9 @@ func revision(asked uint64, m fleet.Meta) uint64 {
 	return m.Revision
 }
 
-func (a *API) tenantDelete(ctx context.Context, in *TenantPath) (*Body[Empty], error) {
+func (a *API) tenantDelete(ctx context.Context, in *TenantPath) (*Empty, error) {
 	_, err := propose[any](ctx, a, command.TenantDelete{ID: in.tenant()})
-	return &Body[Empty]{}, err
+	return &Empty{}, err
 }
 
 // TenantList lists a tenant's objects.
@@ -149,12 +149,12 @@ type TenantObject struct {
 	IDPath
 }
 
-func (a *API) tokenDelete(ctx context.Context, in *TenantObject) (*Body[Empty], error) {
+func (a *API) tokenDelete(ctx context.Context, in *TenantObject) (*Empty, error) {
 	_, err := propose[any](ctx, a, command.TokenDelete{ID: fleet.TokenID(in.ID), Tenant: in.tenant()})
-	return &Body[Empty]{}, err
+	return &Empty{}, err
 }
 
-func (a *API) operatorTokenDelete(ctx context.Context, in *IDPath) (*Body[Empty], error) {
+func (a *API) operatorTokenDelete(ctx context.Context, in *IDPath) (*Empty, error) {
 	_, err := propose[any](ctx, a, command.TokenDelete{ID: fleet.TokenID(in.ID)})
-	return &Body[Empty]{}, err
+	return &Empty{}, err
 }

@@ -1,0 +1,74 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httputil"
+	"time"
+
+	"github.com/edgefleet/edgefleet/fleet"
+)
+
+// leaderFirstTimeout is how long a follower waits for the leader before it answers a poll itself.
+const leaderFirstTimeout = 3 * time.Second
+
+// errLeader: the leader answered that it cannot.
+var errLeader = errors.New("the leader answered with an error of its own")
+
+// forward passes r on to the leader. Its body was read, so that it can be used again.
+func (a *API) forward(w http.ResponseWriter, r *http.Request, to fleet.MemberID, c caller, op operation) error {
+	m, ok := a.view().Member(to)
+	switch {
+	case !ok && op.place == leaderFirst:
+		a.mux.ServeHTTP(w, r)
+		return nil
+	case !ok:
+		return fleet.NewError(fleet.ErrUnavailable, "", "the leader %s is not known to this member yet; try again", to)
+	}
+	out := r
+	if op.place == leaderFirst {
+		ctx, cancel := context.WithTimeout(r.Context(), leaderFirstTimeout)
+		defer cancel()
+		out = r.WithContext(ctx)
+	}
+	var failed error
+	proxy := &httputil.ReverseProxy{
+		Transport: a.o.Forward,
+		ErrorLog:  slog.NewLogLogger(a.o.Telemetry.Logger.Handler(), slog.LevelDebug),
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = "https", m.API, m.API
+			p.Out.Header.Set(headerForwarded, string(a.o.Member))
+			p.Out.Header.Set(headerSource, c.source)
+			p.Out.Header.Set(headerRequestID, c.requestID)
+			p.Out.Header.Set(headerIdentity, c.identity())
+		},
+		FlushInterval: -1,
+		ModifyResponse: func(res *http.Response) error {
+			if op.place == leaderFirst && res.StatusCode >= http.StatusInternalServerError {
+				return errLeader
+			}
+			for _, h := range []string{headerRequestID, "Cache-Control", "X-Content-Type-Options"} {
+				w.Header().Del(h) // the leader's answer has its own
+			}
+			return nil
+		},
+		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err },
+	}
+	proxy.ServeHTTP(w, out)
+	if failed == nil {
+		return nil
+	}
+	a.o.Telemetry.Logger.WarnContext(r.Context(), "forward to leader", "leader", to, "request_id", c.requestID, "err", failed)
+	if op.place != leaderFirst {
+		return fleet.NewError(fleet.ErrUnavailable, "", "the leader %s cannot be reached; whether the request took effect is not known", to)
+	}
+	body, err := r.GetBody()
+	if err != nil {
+		return err
+	}
+	r.Body = body
+	a.mux.ServeHTTP(w, r)
+	return nil
+}

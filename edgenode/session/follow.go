@@ -66,10 +66,12 @@ func (s *Session) poll(ctx context.Context) bool {
 	}
 	set, err := s.pollBus(ctx, body)
 	count(ctx, s.polls, "nats", err)
+	s.answered.Store(err == nil)
 	if err != nil {
 		var second error
 		set, second = s.https.poll(ctx, s.members.api(), body)
 		count(ctx, s.polls, "https", second)
+		s.answered.Store(second == nil)
 		err = errors.Join(err, second)
 		if second != nil {
 			if ctx.Err() == nil {
@@ -123,7 +125,9 @@ func changed(a, b []fleet.HeadReport) bool {
 	return false
 }
 
-// beat reports at the interval and when asked to. A report that cannot be sent is replaced by the next.
+// beat reports at the interval and when asked to. A report that cannot be sent is replaced by the next. While the bus is
+// away, reports go with polls by HTTPS, or this node would be called down between two of them; with the members away too,
+// the poll interval is soon enough.
 func (s *Session) beat(ctx context.Context) {
 	ticker := time.NewTicker(s.options.HeartbeatInterval)
 	defer ticker.Stop()
@@ -140,6 +144,9 @@ func (s *Session) beat(ctx context.Context) {
 		}
 		if err != nil {
 			s.options.Telemetry.Logger.DebugContext(ctx, "report not sent", "err", err)
+			if s.answered.Load() {
+				nudge(s.pollNow)
+			}
 		}
 	}
 }

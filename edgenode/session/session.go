@@ -105,6 +105,8 @@ type Session struct {
 	heads            chan fleet.HeadSet
 	pollNow, beatNow chan struct{}
 	connected        atomic.Bool
+	// answered says that the last poll was.
+	answered atomic.Bool
 	// counterOffset is where the next report's counters begin when there are too many for one; the heartbeat and the poll share it.
 	counterOffset atomic.Int64
 

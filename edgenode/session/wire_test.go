@@ -424,6 +424,17 @@ func TestWithNATSAwayHeadsAndBlobsComeByHTTPS(t *testing.T) {
 	}
 }
 
+func TestWithNATSAwayReportsComeByHTTPSAtTheirInterval(t *testing.T) {
+	w := newWorld(t)
+	a := &api{heads: []byte("{}")}
+	w.start(func(o *session.Options) { o.PollInterval = time.Hour }, fleet.Endpoints{Member: "m1", API: w.serve(w.ap, a), NATS: "127.0.0.1:1"})
+	wait(t, func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.polls >= 3
+	})
+}
+
 func TestAnAPIServerOfAnotherAuthorityIsNotTrusted(t *testing.T) {
 	w := newWorld(t)
 	_, digest := randomBlob(t, 1)

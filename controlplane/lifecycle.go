@@ -77,8 +77,16 @@ func (m *member) startBus(ctx context.Context) error {
 	if m.lib == nil {
 		return nil // without the KEK there is nothing to answer nodes with; they ask another member
 	}
-	m.parts.Start(ctx, "library", func(ctx context.Context) error { return m.lib.Run(ctx, nil) })
+	m.parts.Start(ctx, "library", func(ctx context.Context) error { return m.lib.Run(ctx, m.derived) })
 	m.parts.Start(ctx, "bus answers", func(ctx context.Context) error { return m.bus.Serve(ctx, m.lib, m.nodes.Report) })
+	return nil
+}
+
+// derived tells of trees that could not be derived: nodes keep what they have.
+func (m *member) derived(ctx context.Context) error {
+	if err := m.lib.Err(); err != nil {
+		m.tel.Logger.ErrorContext(ctx, "bundles not derived, nodes keep what they have", "err", err)
+	}
 	return nil
 }
 

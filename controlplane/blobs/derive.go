@@ -7,9 +7,8 @@ package blobs
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/edgefleet/edgefleet/controlplane/keys"
 	"github.com/edgefleet/edgefleet/controlplane/state"
@@ -18,7 +17,8 @@ import (
 	"github.com/edgefleet/edgefleet/tls/keyring"
 )
 
-// Derive builds the tree of each kind for one node group.
+// Derive builds the tree of each kind for one node group. A kind that cannot be built for one of the tenants is left
+// out, the others are there; the error says which and why.
 func Derive(v *state.View, g fleet.GroupName, k *keys.Keys) (map[fleet.HeadKind]bundle.Tree, error) {
 	group, err := k.Group(g)
 	if err != nil {
@@ -30,33 +30,17 @@ func Derive(v *state.View, g fleet.GroupName, k *keys.Keys) (map[fleet.HeadKind]
 			d.challenges[c.Tenant] = append(d.challenges[c.Tenant], fleet.BundleChallenge{Host: c.Host, Token: c.Token, Response: c.Response})
 		}
 	}
-	leaves := map[fleet.HeadKind]map[fleet.TenantID][]byte{}
+	trees := map[fleet.HeadKind]bundle.Tree{}
+	var errs []error
 	for _, kind := range fleet.HeadKinds {
-		leaves[kind] = map[fleet.TenantID][]byte{}
-	}
-	for _, t := range v.Tenants() {
-		if t.Spec.Group != g {
+		tree, err := d.tree(g, kind)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("derive %s of group %s: %w", kind, g, err))
 			continue
 		}
-		for kind, make := range map[fleet.HeadKind]func(fleet.Tenant) (any, error){
-			fleet.HeadConfig: d.config, fleet.HeadRuleset: d.ruleset, fleet.HeadCerts: d.certs,
-		} {
-			b, err := make(t)
-			if err != nil {
-				return nil, fmt.Errorf("derive %s of tenant %s: %w", kind, t.ID, err)
-			}
-			if leaves[kind][t.ID], err = json.Marshal(b); err != nil {
-				return nil, fmt.Errorf("derive %s of tenant %s: %w", kind, t.ID, err)
-			}
-		}
+		trees[kind] = tree
 	}
-	trees := map[fleet.HeadKind]bundle.Tree{}
-	for _, kind := range slices.Sorted(maps.Keys(leaves)) {
-		if trees[kind], err = bundle.Build(leaves[kind]); err != nil {
-			return nil, fmt.Errorf("derive %s of group %s: %w", kind, g, err)
-		}
-	}
-	return trees, nil
+	return trees, errors.Join(errs...)
 }
 
 type deriver struct {
@@ -64,6 +48,27 @@ type deriver struct {
 	keys       *keys.Keys
 	group      keyring.GroupKey
 	challenges map[fleet.TenantID][]fleet.BundleChallenge
+}
+
+// tree builds the tree of one kind.
+func (d *deriver) tree(g fleet.GroupName, kind fleet.HeadKind) (bundle.Tree, error) {
+	leaf := map[fleet.HeadKind]func(fleet.Tenant) (any, error){
+		fleet.HeadConfig: d.config, fleet.HeadRuleset: d.ruleset, fleet.HeadCerts: d.certs,
+	}[kind]
+	leaves := map[fleet.TenantID][]byte{}
+	for _, t := range d.view.Tenants() {
+		if t.Spec.Group != g {
+			continue
+		}
+		b, err := leaf(t)
+		if err != nil {
+			return bundle.Tree{}, fmt.Errorf("tenant %s: %w", t.ID, err)
+		}
+		if leaves[t.ID], err = json.Marshal(b); err != nil {
+			return bundle.Tree{}, fmt.Errorf("tenant %s: %w", t.ID, err)
+		}
+	}
+	return bundle.Build(leaves)
 }
 
 func (d *deriver) config(t fleet.Tenant) (any, error) {

@@ -2,6 +2,7 @@ package blobs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -24,6 +25,7 @@ type Library struct {
 	// ones were derived from.
 	trees map[slot][2]bundle.Tree
 	index uint64
+	err   error
 }
 
 type slot struct {
@@ -36,13 +38,13 @@ func New(s *state.Store, k *keys.Keys) *Library {
 	return &Library{store: s, keys: k, trees: map[slot][2]bundle.Tree{}}
 }
 
-// Run keeps the trees current until ctx ends, and calls changed, if set, after each change with the roots.
+// Run keeps the trees current until ctx ends, and calls changed, if set, after each change of the state. A tree that
+// cannot be derived stays as it was, for one tenant's fault must end neither the member nor the others' convergence:
+// see Err.
 func (l *Library) Run(ctx context.Context, changed func(ctx context.Context) error) error {
 	for {
 		ws := l.store.Watch(append([]state.Table{state.Heads}, inputs...)...)
-		if err := l.Refresh(l.store.Read()); err != nil {
-			return err
-		}
+		_ = l.Refresh(l.store.Read()) // kept for Err
 		if changed != nil {
 			if err := changed(ctx); err != nil {
 				return err
@@ -54,13 +56,15 @@ func (l *Library) Run(ctx context.Context, changed func(ctx context.Context) err
 	}
 }
 
-// Refresh derives the trees of v. It may be called concurrently: a view older than the last one changes nothing.
+// Refresh derives the trees of v. Those that cannot be derived stay as they were; the error says which and why. It may
+// be called concurrently: a view older than the last one changes nothing.
 func (l *Library) Refresh(v *state.View) error {
 	derived := map[slot]bundle.Tree{}
+	var errs []error
 	for _, g := range v.Groups() {
 		trees, err := Derive(v, g.Name, l.keys)
 		if err != nil {
-			return err
+			errs = append(errs, err)
 		}
 		for kind, t := range trees {
 			derived[slot{g.Name, kind}] = t
@@ -71,13 +75,20 @@ func (l *Library) Refresh(v *state.View) error {
 	if v.Index() < l.index {
 		return nil
 	}
-	l.index = v.Index()
+	l.index, l.err = v.Index(), errors.Join(errs...)
 	for s, t := range derived {
 		if cur := l.trees[s]; cur[0].Root != t.Root {
 			l.trees[s] = [2]bundle.Tree{t, cur[0]}
 		}
 	}
-	return nil
+	return l.err
+}
+
+// Err is why trees are older than the state; nil if they are not.
+func (l *Library) Err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
 }
 
 // Root is the root of the current tree.

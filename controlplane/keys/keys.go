@@ -5,9 +5,11 @@
 package keys
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/edgefleet/edgefleet/fleet"
@@ -99,6 +101,13 @@ func Open(c fleet.ClusterRecord, sealer keyring.Sealer) (*Keys, error) {
 		return nil, fleet.NewError(fleet.ErrCorrupt, "head-key", "the head key has %d bytes", len(seed))
 	}
 	k.headKey, k.groupMaster = ed25519.NewKeyFromSeed(seed), plain[fleet.SecretGroupMaster]
+	pub, _ := k.headKey.Public().(ed25519.PublicKey)
+	if !slices.ContainsFunc(c.HeadKeys, func(known []byte) bool { return bytes.Equal(known, pub) }) {
+		return nil, fleet.NewError(fleet.ErrCorrupt, "head-key", "the head key is none of those that the nodes of cluster %s know", c.ID)
+	}
+	if _, err := k.Group(fleet.DefaultGroup); err != nil {
+		return nil, fmt.Errorf("%w: load %s: %w", fleet.ErrCorrupt, fleet.SecretGroupMaster, err)
+	}
 	return k, nil
 }
 

@@ -62,14 +62,19 @@ func made[T any](instrument T, err error) T {
 }
 
 // Counter is the declared counter of that name; it panics if the registry has none. Record the labels of its row with
-// every addition.
+// every addition. A counter without labels is shown from here on; one with few, known labels should be recorded as 0 for
+// each by its owner, if what it counts is rare.
 func (t *Telemetry) Counter(name string) metric.Int64Counter {
 	i := t.instruments
 	m := i.find(name, KindCounter)
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if _, ok := i.counters[name]; !ok {
-		i.counters[name] = made(i.meter.Int64Counter(name, metric.WithUnit(m.Unit), metric.WithDescription(m.Description)))
+		c := made(i.meter.Int64Counter(name, metric.WithUnit(m.Unit), metric.WithDescription(m.Description)))
+		if len(m.Labels) == 0 {
+			c.Add(context.Background(), 0) // shown from the start: an increase from nothing is none to an alert
+		}
+		i.counters[name] = c
 	}
 	return i.counters[name]
 }

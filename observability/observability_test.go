@@ -108,6 +108,14 @@ func TestExpositionIsRefused(t *testing.T) {
 	}
 }
 
+func TestACounterWithoutLabelsIsShownBeforeItCounts(t *testing.T) {
+	tel := observability.Discard()
+	tel.Counter("edgefleet_proxy_panics_total")
+	if _, body := get(t, tel, "/metrics"); !strings.Contains(body, "\nedgefleet_proxy_panics_total 0\n") {
+		t.Errorf("it is not in:\n%s", body)
+	}
+}
+
 func TestUndeclaredInstrumentsPanic(t *testing.T) {
 	tel := observability.Discard()
 	for name, use := range map[string]func(){

@@ -19,6 +19,8 @@ const (
 	rejectedTime    reason = "time"
 )
 
+var reasons = []reason{rejectedSize, rejectedFormat, rejectedNode, rejectedInvalid, rejectedTime}
+
 // maxAhead is how far a node's clock may be ahead; more would fill the store with files of the future.
 const maxAhead = 24 * time.Hour
 

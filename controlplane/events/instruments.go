@@ -16,7 +16,7 @@ type instruments struct {
 }
 
 func newInstruments(t *observability.Telemetry) instruments {
-	return instruments{
+	m := instruments{
 		storedTotal:   t.Counter("edgefleet_events_stored_total"),
 		duplicates:    t.Counter("edgefleet_events_duplicates_total"),
 		rejectedTotal: t.Counter("edgefleet_events_rejected_total"),
@@ -24,6 +24,14 @@ func newInstruments(t *observability.Telemetry) instruments {
 		tailSkipped:   t.Counter("edgefleet_events_tail_skipped_total"),
 		put:           t.Histogram("edgefleet_events_put_seconds"),
 	}
+	for _, r := range reasons {
+		m.rejectedTotal.Add(context.Background(), 0, byReason(r))
+	}
+	return m
+}
+
+func byReason(r reason) metric.MeasurementOption {
+	return metric.WithAttributes(attribute.String("reason", string(r)))
 }
 
 func gaugeGaps(t *observability.Telemetry, m *marks) {
@@ -39,7 +47,7 @@ func (m instruments) stored(ctx context.Context, added, held int, took time.Dura
 }
 
 func (m instruments) rejected(ctx context.Context, r reason) {
-	m.rejectedTotal.Add(ctx, 1, metric.WithAttributes(attribute.String("reason", string(r))))
+	m.rejectedTotal.Add(ctx, 1, byReason(r))
 }
 
 func (m instruments) missed(ctx context.Context, n uint64) {

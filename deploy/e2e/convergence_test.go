@@ -140,7 +140,7 @@ func (e *runningEdge) kill(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, f := range files {
-		for _, child := range strings.Fields(string(read(t, f))) {
+		for child := range strings.FieldsSeq(string(read(t, f))) {
 			pid, err := strconv.Atoi(child)
 			if err != nil {
 				t.Fatal(err)
@@ -321,7 +321,7 @@ func (d *divided) converge(t *testing.T) (path string) {
 	return path
 }
 
-// transports returns how many blobs each edge fetched by a transport.
+// blobs returns how many blobs each edge fetched by a transport.
 func (d *divided) blobs(t *testing.T, transport string) (n []float64) {
 	t.Helper()
 	for _, e := range d.edges {

@@ -25,6 +25,7 @@ func newInstruments(s *Spool) instruments {
 	}
 	for _, r := range Reasons {
 		m.dropped[r] = metric.WithAttributeSet(attribute.NewSet(attribute.String("reason", string(r))))
+		m.drops.Add(context.Background(), 0, m.dropped[r])
 	}
 	t.Gauge("edgefleet_spool_events", func() []observability.Sample {
 		s.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -18,10 +19,14 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/fleet/request"
 	"github.com/edgefleet/edgefleet/fleet/rules"
+	"github.com/edgefleet/edgefleet/observability"
 )
 
-// engine is compiled once: that is how it is used.
-var engine = sync.OnceValues(func() (*waf.Engine, error) { return waf.NewEngine(waf.Options{}) })
+// engine is compiled once: that is how it is used. telemetry is what it emits through.
+var (
+	engine    = sync.OnceValues(func() (*waf.Engine, error) { return waf.NewEngine(waf.Options{Telemetry: telemetry}) })
+	telemetry = observability.Discard()
+)
 
 func newEngine(t testing.TB) *waf.Engine {
 	t.Helper()
@@ -300,6 +305,14 @@ func TestAPanicIsFencedToTheRequest(t *testing.T) {
 	}
 	if d := newEngine(t).Judge(t.Context(), sqli.input(fleet.ModeBlock)); !d.Block {
 		t.Errorf("the next request: %+v", d)
+	}
+	if diff := telemetry.Undeclared(); len(diff) > 0 {
+		t.Error(diff)
+	}
+	shown := httptest.NewRecorder()
+	telemetry.Handler().ServeHTTP(shown, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
+	if !strings.Contains(shown.Body.String(), `edgefleet_waf_errors_total{reason="panic_crs",tenant="acme"} 1`) {
+		t.Error("the panic is not counted")
 	}
 }
 

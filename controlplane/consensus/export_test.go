@@ -6,6 +6,9 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
+	"github.com/hashicorp/raft-wal/types"
 )
 
 // WithLogStore puts wrap between Raft and the write-ahead log.
@@ -47,3 +50,11 @@ func AddChecksum(entry []byte) []byte { return addChecksum(entry) }
 
 // CutChecksum is the other direction.
 func CutChecksum(b []byte) ([]byte, error) { return cutChecksum(b) }
+
+// NewSegments are the files of a write-ahead log, with a checksum before each entry.
+func NewSegments(dir string) types.SegmentFiler { return newSegments(dir) }
+
+// OpenWAL opens a write-ahead log as a member does.
+func OpenWAL(dir string, meta *metadb.BoltMetaDB, segmentBytes int) (*wal.WAL, error) {
+	return openWAL(dir, meta, segmentBytes, hclog.NewNullLogger())
+}

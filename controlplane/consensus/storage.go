@@ -90,7 +90,11 @@ func openWAL(dir string, meta *metadb.BoltMetaDB, segmentBytes int, log hclog.Lo
 			w, err = nil, fmt.Errorf("%w: %v", fleet.ErrCorrupt, p)
 		}
 	}()
-	return wal.Open(dir, wal.WithMetaStore(meta), wal.WithSegmentFiler(newSegments(dir)), wal.WithSegmentSize(segmentBytes), wal.WithLogger(log.Named("wal")))
+	segments := newSegments(dir)
+	if err := finishRotation(dir, segments); err != nil {
+		return nil, err
+	}
+	return wal.Open(dir, wal.WithMetaStore(meta), wal.WithSegmentFiler(segments), wal.WithSegmentSize(segmentBytes), wal.WithLogger(log.Named("wal")))
 }
 
 // check reads every entry and the newest snapshot, and that no entry is missing: at the end, where the mark says the
@@ -221,6 +225,8 @@ type watchedLog struct {
 	log    *slog.Logger
 	// damaged keeps the member unhealthy after an entry could not be read, however well appends go.
 	damaged atomic.Bool
+	// failed is the error of the first append since the last good one: those that follow only say that the log is sealed.
+	failed atomic.Pointer[error]
 }
 
 // StoreLog implements raft.LogStore.
@@ -231,9 +237,11 @@ func (w *watchedLog) StoreLogs(logs []*raft.Log) error {
 	err := w.LogStore.StoreLogs(logs)
 	if err != nil {
 		err = fmt.Errorf("append to the write-ahead log (free the disk and restart this member): %w", err)
-		w.health.Set(healthLog, err)
+		w.failed.CompareAndSwap(nil, &err)
+		w.health.Set(healthLog, *w.failed.Load())
 		return err
 	}
+	w.failed.Store(nil)
 	if w.mark != nil && len(logs) > 0 {
 		// The entries are safe; a mark that lags only sees less.
 		if err := w.mark.raise(logs[len(logs)-1].Index); err != nil {

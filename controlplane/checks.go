@@ -3,8 +3,10 @@ package controlplane
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -15,17 +17,35 @@ import (
 // probeTimeout bounds one probe of a member.
 const probeTimeout = 3 * time.Second
 
-// minFree is the free disk space below which a member warns; at none, it cannot write its log.
-const minFree = 1 << 30
+// A member warns below minFree of free disk space. Below noFree it has no room for another segment of its log, for events
+// and for a snapshot at one time: writes stop soon, or have stopped.
+const (
+	minFree = 1 << 30
+	noFree  = 64 << 20
+)
 
 // checks runs the readiness checks of the cluster as this member sees them, one line each.
 func (m *member) checks(ctx context.Context) []fleet.Check {
 	z := zone{m.state}
-	out := []fleet.Check{m.checkKEK(), m.checkDisk(), m.check.CheckDelegation(ctx, z.Zone(), z.Servers())}
+	out := []fleet.Check{m.checkHealth(), m.checkKEK(), m.checkDisk(), m.check.CheckDelegation(ctx, z.Zone(), z.Servers())}
 	for _, other := range m.state.Read().Members() {
 		out = append(out, m.checkMember(ctx, other)...)
 	}
 	return append(out, m.checkNodes())
+}
+
+// checkHealth is what /readyz of this member says.
+func (m *member) checkHealth() fleet.Check {
+	c := fleet.Check{Name: "health of " + string(m.c.Member), State: fleet.CheckOK, Detail: "ready for work"}
+	failing := m.tel.Health.Ready()
+	for i, name := range slices.Sorted(maps.Keys(failing)) {
+		if i == 0 {
+			c.State, c.Detail = fleet.CheckFail, name+": "+failing[name]
+			continue
+		}
+		c.Detail += "; " + name + ": " + failing[name]
+	}
+	return c
 }
 
 func (m *member) checkKEK() fleet.Check {
@@ -45,9 +65,13 @@ func (m *member) checkDisk() fleet.Check {
 	}
 	free := st.Bavail * uint64(st.Bsize) //nolint:gosec // a block size is positive
 	c.Detail = fmt.Sprintf("%d MiB free at %s", free>>20, m.c.DataDir)
-	if free < minFree {
+	switch {
+	case free < noFree:
+		c.State = fleet.CheckFail
+		c.Detail += ": free some now and restart the member, writes stop when nothing is left"
+	case free < minFree:
 		c.State = fleet.CheckWarn
-		c.Detail += fmt.Sprintf(": free some, below %d MiB writes may stop", minFree>>20)
+		c.Detail += fmt.Sprintf(": free some, below %d MiB writes may stop", noFree>>20)
 	}
 	return c
 }

@@ -127,10 +127,13 @@ func (b *Bus) Conn() *nats.Conn { return b.conn }
 // JetStream is the member's JetStream context.
 func (b *Bus) JetStream() jetstream.JetStream { return b.js }
 
-// ClientAddr is where nodes connect.
+// ClientAddr is where nodes connect; empty while the server restarts.
 func (b *Bus) ClientAddr() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.srv == nil || b.srv.Addr() == nil {
+		return ""
+	}
 	return b.srv.Addr().String()
 }
 

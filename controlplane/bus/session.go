@@ -15,6 +15,9 @@ import (
 // memberQueue is the queue group of members: one of them answers a request.
 const memberQueue = "members"
 
+// anyInbox begins the reply subjects of nodes and members; the subject of a blob does not say which node asks.
+const anyInbox = "_INBOX"
+
 // maxMessage bounds what is decoded from a node.
 const maxMessage = 256 << 10
 
@@ -69,7 +72,14 @@ func (b *Bus) report(m *nats.Msg, prefix string, report func(fleet.Report)) (fle
 	return node, true
 }
 
+// answerable reports whether the sender asks for the answer in an inbox of its own. Members may publish anything, so
+// that a node must not choose where: with $JS.API.STREAM.DELETE as reply subject, a member would delete a stream for it.
+func answerable(m *nats.Msg, inbox string) bool { return strings.HasPrefix(m.Reply, inbox) }
+
 func (b *Bus) poll(m *nats.Msg, lib Library) {
+	if !answerable(m, fleet.NodeID(strings.TrimPrefix(m.Subject, "poll.")).InboxPrefix()+".") {
+		return
+	}
 	node, ok := b.report(m, "poll.", func(r fleet.Report) {
 		// A poll is answered by one member; the leader hears of it like of any report.
 		if data, err := json.Marshal(r); err == nil {
@@ -94,6 +104,9 @@ func (b *Bus) poll(m *nats.Msg, lib Library) {
 }
 
 func blob(m *nats.Msg, lib Library) {
+	if !answerable(m, anyInbox) {
+		return
+	}
 	var r fleet.BlobRequest
 	d := fleet.Digest("sha256:" + strings.TrimPrefix(m.Subject, "blob."))
 	err := errors.Join(d.Validate(), fleet.DecodeStrict(m.Data, &r))

@@ -74,6 +74,7 @@ func (m *member) startBus(ctx context.Context) error {
 	m.parts.OnStop("bus", func(context.Context) error { m.bus.Close(); return nil })
 	m.nodes = nodes.New(nodes.Options{State: m.state, Proposer: m.raft, ReapAfter: m.c.ReapAfter, Now: func() time.Time { return time.Now().UTC() }})
 	m.parts.Start(ctx, "bus routes", m.routes)
+	m.parts.Start(ctx, "bus admission", m.admission)
 	if m.lib == nil {
 		return nil // without the KEK there is nothing to answer nodes with; they ask another member
 	}
@@ -97,6 +98,27 @@ func (m *member) admit(id fleet.NodeID) (fleet.GroupName, error) {
 		return "", fleet.NewError(fleet.ErrDenied, "node", "node %s is not part of this fleet", id)
 	}
 	return n.Spec.Group, nil
+}
+
+// admissionPause bounds how often connections are looked at: nodes change with every report that says something new.
+const admissionPause = time.Second
+
+// admission ends the connections of nodes that were revoked, or moved to another group, since they connected.
+func (m *member) admission(ctx context.Context) error {
+	for {
+		ws := m.state.Watch(state.Nodes)
+		if err := m.bus.Recheck(); err != nil {
+			m.tel.Logger.WarnContext(ctx, "connections of nodes not checked", "err", err)
+		}
+		if ws.WatchCtx(ctx) != nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(admissionPause):
+		}
+	}
 }
 
 // routes keeps the bus clustered with the members that the state knows.

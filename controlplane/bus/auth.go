@@ -4,6 +4,8 @@ import (
 	"crypto/subtle"
 	"fmt"
 	"log/slog"
+	"math"
+	"strings"
 
 	"github.com/nats-io/nats-server/v2/server"
 
@@ -45,8 +47,39 @@ func (a *authenticator) Check(c server.ClientAuthentication) bool {
 		a.bus.log.Warn("node refused by the bus", "node", id.Node, "err", err)
 		return false
 	}
-	c.RegisterUser(&server.User{Username: string(id.Node), Account: acc, Permissions: nodePermissions(id.Node, group)})
+	c.RegisterUser(&server.User{Username: nodeUser(id.Node, group), Account: acc, Permissions: nodePermissions(id.Node, group)})
 	return true
+}
+
+// nodeUser is the user name of a node's connection: whom it was admitted as.
+func nodeUser(n fleet.NodeID, g fleet.GroupName) string { return "node/" + string(n) + "/" + string(g) }
+
+// Recheck ends the connections of nodes that would not be admitted now, or of which the group changed: what a
+// connection may do is decided when it is made. A node that is still welcome connects again by itself.
+func (b *Bus) Recheck() error {
+	b.mu.Lock()
+	srv := b.srv
+	b.mu.Unlock()
+	if srv == nil {
+		return nil
+	}
+	open, err := srv.Connz(&server.ConnzOptions{Username: true, State: server.ConnOpen, Limit: math.MaxInt32})
+	if err != nil {
+		return fmt.Errorf("list connections: %w", err)
+	}
+	for _, c := range open.Conns {
+		parts := strings.Split(c.AuthorizedUser, "/")
+		if len(parts) != 3 {
+			continue // the member's own
+		}
+		group, err := b.o.Admit(fleet.NodeID(parts[1]))
+		if err == nil && string(group) == parts[2] {
+			continue
+		}
+		b.log.Info("node connection ended", "node", parts[1], "err", err)
+		_ = srv.DisconnectClientByID(c.Cid) // it fails only for a connection that is gone
+	}
+	return nil
 }
 
 // nodePermissions are the subjects of one node: its own session and the shared heads of its group.

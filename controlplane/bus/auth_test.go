@@ -129,19 +129,50 @@ func TestWhoMayNotConnect(t *testing.T) {
 	nc.Close()
 }
 
-func TestARevokedNodeDoesNotComeBack(t *testing.T) {
+func TestARevokedNodeIsCutOffAndDoesNotComeBack(t *testing.T) {
 	w := newWorld(t)
 	b, _ := w.open("m1")
-	src := w.source(w.node, cluster, "", "n1")
-	nc, err := w.dial(b, src)
-	if err != nil {
+	revoked, stays, moved := w.connect(b, "n1"), w.connect(b, "n2"), w.connect(b, "n3")
+	if err := b.Recheck(); err != nil {
 		t.Fatal(err)
 	}
-	nc.Close()
+	for _, e := range []*edge{revoked, stays, moved} {
+		e.wantAllowed()
+	}
 	w.revoke("n1")
-	if nc, err := w.dial(b, src); err == nil {
+	w.mu.Lock()
+	w.nodes["n3"] = "second"
+	w.mu.Unlock()
+	if err := b.Recheck(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the revoked node is cut off for good", func() error {
+		if revoked.IsConnected() || revoked.LastError() == nil {
+			return errors.New("still connected")
+		}
+		return nil
+	})
+	eventually(t, "the moved node comes back with the subjects of its new group", func() error {
+		if moved.Stats().Reconnects == 0 {
+			return errors.New("still connected as before")
+		}
+		return moved.Flush()
+	})
+	head := subscribe(t, moved.Conn, "hd.group.second")
+	if err := b.Publish("hd.group.second", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	next(t, head)
+	if stays.Stats().Reconnects != 0 || b.Conn().Stats().Reconnects != 0 {
+		t.Error("others were cut off too")
+	}
+	if nc, err := w.dial(b, w.source(w.node, cluster, "", "n1")); err == nil {
 		nc.Close()
 		t.Error("a revoked node connected")
+	}
+	b.Close()
+	if err := b.Recheck(); err != nil {
+		t.Error("a closed bus:", err)
 	}
 }
 

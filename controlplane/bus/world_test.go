@@ -42,7 +42,7 @@ func ca(t *testing.T, name string) *mtls.CA {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, member: ca(t, "member CA"), node: ca(t, "node CA"), nodes: map[fleet.NodeID]fleet.GroupName{"n1": "default", "n2": "second"}}
+	w := &world{t: t, member: ca(t, "member CA"), node: ca(t, "node CA"), nodes: map[fleet.NodeID]fleet.GroupName{"n1": "default", "n2": "second", "n3": "default"}}
 	var err error
 	if w.members, err = mtls.PoolFromPEM(w.member.CertPEM()); err != nil {
 		t.Fatal(err)

@@ -88,6 +88,8 @@ type API struct {
 	metrics metrics
 	limiter *limiter
 	tails   *tails
+	// bodyTimeout bounds the arrival of a request's body.
+	bodyTimeout time.Duration
 }
 
 // New makes the API.
@@ -107,7 +109,7 @@ func New(o Options) *API {
 }
 
 func newAPI(o Options) *API {
-	a := &API{o: o, mux: http.NewServeMux(), ops: map[string]operation{}, limiter: newLimiter(), metrics: newMetrics(o.Telemetry), tails: newTails()}
+	a := &API{o: o, mux: http.NewServeMux(), ops: map[string]operation{}, limiter: newLimiter(), metrics: newMetrics(o.Telemetry), tails: newTails(), bodyTimeout: bodyTimeout}
 	a.huma = humago.New(a.mux, config())
 	for _, register := range []func(){
 		a.registerCluster, a.registerTenants, a.registerHosts, a.registerRules, a.registerNodes, a.registerEvents, a.registerEdge,

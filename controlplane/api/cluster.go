@@ -24,9 +24,9 @@ const (
 
 func (a *API) registerCluster() {
 	handle(a, op("cluster-status", http.MethodGet, "/v1/cluster", "What the answering member knows of its cluster", operators, fleet.DutyOperating).locally(), a.clusterStatus)
-	handle(a, op("cluster-checks", http.MethodGet, "/v1/cluster/checks", "Check delegation, ports, clocks, disk and KEK", operators, fleet.DutyEnvironment), a.clusterChecks)
+	handle(a, op("cluster-checks", http.MethodGet, "/v1/cluster/checks", "Check delegation, ports, clocks, disk and KEK", operators, fleet.DutyEnvironment).locally(), a.clusterChecks)
 	handle(a, op("cluster-join", http.MethodPost, "/v1/cluster/join", "Exchange a member join token for an identity", public, fleet.DutyCloud).changes(command.TypeMemberJoin), a.memberJoin)
-	handle(a, op("cluster-announce", http.MethodPost, "/v1/cluster/announce", "A running member asks to become a voter", membersOnly, fleet.DutyCloud).changes(command.TypeMemberPut), a.memberAnnounce)
+	handle(a, op("cluster-announce", http.MethodPost, "/v1/cluster/announce", "A running member asks to become a voter", membersOnly, fleet.DutyCloud).changes(command.TypeMemberPut).answering(http.StatusOK), a.memberAnnounce)
 	handle(a, op("cluster-member-remove", http.MethodDelete, "/v1/cluster/members/{id}", "Remove a member", operators, fleet.DutyOperating).changes(command.TypeMemberRemove), a.memberRemove)
 	handle(a, op("join-token-create", http.MethodPost, "/v1/join-tokens", "Make a one-time join token for a node or a member", operators, fleet.DutyOperating).changes(command.TypeJoinTokenPut), a.joinTokenCreate)
 	handle(a, op("whoami", http.MethodGet, "/v1/whoami", "What this token may do", anyToken, fleet.DutyConsole), a.whoami)
@@ -206,7 +206,7 @@ func checkMember(m fleet.Member) error {
 	return nil
 }
 
-func (a *API) memberAnnounce(ctx context.Context, in *Input[fleet.Member]) (*Empty, error) {
+func (a *API) memberAnnounce(ctx context.Context, in *Input[fleet.Member]) (*Body[Empty], error) {
 	m := in.Body
 	if m.ID != callerOf(ctx).member {
 		return nil, fleet.NewError(fleet.ErrDenied, "id", "a member announces itself only")
@@ -227,7 +227,7 @@ func (a *API) memberAnnounce(ctx context.Context, in *Input[fleet.Member]) (*Emp
 	if err := a.o.Consensus.AddVoter(ctx, m.ID, m.Raft); err != nil {
 		return nil, err
 	}
-	return &Empty{}, nil
+	return &Body[Empty]{}, nil
 }
 
 // IDPath names an object by its id.
@@ -235,7 +235,7 @@ type IDPath struct {
 	ID string `path:"id" maxLength:"63" doc:"id"`
 }
 
-func (a *API) memberRemove(ctx context.Context, in *IDPath) (*Empty, error) {
+func (a *API) memberRemove(ctx context.Context, in *IDPath) (*Body[Empty], error) {
 	id := fleet.MemberID(in.ID)
 	if _, ok := a.view().Member(id); !ok {
 		return nil, fleet.NewError(fleet.ErrNotFound, "member", "member %s does not exist", id)
@@ -247,5 +247,5 @@ func (a *API) memberRemove(ctx context.Context, in *IDPath) (*Empty, error) {
 		return nil, err
 	}
 	_, err := propose[fleet.Member](ctx, a, command.MemberRemove{ID: id})
-	return &Empty{}, err
+	return &Body[Empty]{}, err
 }

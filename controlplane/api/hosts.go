@@ -129,7 +129,7 @@ type HostDeleteInput struct {
 	Force bool `query:"force" doc:"delete although DNS still points here (operators only)"`
 }
 
-func (a *API) hostDelete(ctx context.Context, in *HostDeleteInput) (*Empty, error) {
+func (a *API) hostDelete(ctx context.Context, in *HostDeleteInput) (*Body[Empty], error) {
 	h, err := a.host(in.HostPath)
 	if err != nil {
 		return nil, err
@@ -138,7 +138,7 @@ func (a *API) hostDelete(ctx context.Context, in *HostDeleteInput) (*Empty, erro
 		return nil, err
 	}
 	_, err = propose[any](ctx, a, command.HostDelete{Name: h.Name, Tenant: h.Tenant})
-	return &Empty{}, err
+	return &Body[Empty]{}, err
 }
 
 // mayDelete refuses to break the visitors of a host.

@@ -73,7 +73,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, c *caller) error {
 	if op.scope != public && c.anonymous() {
 		return a.authorize(op, *c, "") // before a byte of the body is read
 	}
-	if err := readBody(w, r); err != nil {
+	if err := a.readBody(w, r); err != nil {
 		return err
 	}
 	ctx, span := a.o.Telemetry.Tracer.Start(context.WithValue(r.Context(), callerKey{}, *c), op.pattern())
@@ -127,13 +127,13 @@ func (a *API) local(op operation, r *http.Request) bool {
 }
 
 // readBody reads the whole body within the limits of size and time.
-func readBody(w http.ResponseWriter, r *http.Request) error {
+func (a *API) readBody(w http.ResponseWriter, r *http.Request) error {
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil
 	}
 	// Deadlines are supported by servers; recorders in tests have no slow bodies.
 	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Now().Add(bodyTimeout))
+	_ = rc.SetReadDeadline(time.Now().Add(a.bodyTimeout))
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	_ = rc.SetReadDeadline(time.Time{})
 	var large *http.MaxBytesError
@@ -142,7 +142,7 @@ func readBody(w http.ResponseWriter, r *http.Request) error {
 		return fleet.NewError(fleet.ErrTooLarge, "body", "the body has more than %d bytes", maxBody)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		w.Header().Set("Connection", "close")
-		return newProblem(http.StatusRequestTimeout, kindOf(http.StatusRequestTimeout), "body", fmt.Sprintf("the body did not arrive within %s", bodyTimeout))
+		return newProblem(http.StatusRequestTimeout, kindOf(http.StatusRequestTimeout), "body", fmt.Sprintf("the body did not arrive within %s", a.bodyTimeout))
 	case err != nil:
 		return newProblem(http.StatusBadRequest, kindOf(http.StatusBadRequest), "body", "the body broke off")
 	}

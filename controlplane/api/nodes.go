@@ -60,7 +60,7 @@ func (a *API) nodeUpdate(ctx context.Context, in *NodeUpdateInput) (*Body[fleet.
 	return &Body[fleet.Node]{Body: n}, err
 }
 
-func (a *API) nodeRevoke(ctx context.Context, in *IDPath) (*Empty, error) {
+func (a *API) nodeRevoke(ctx context.Context, in *IDPath) (*Body[Empty], error) {
 	n, err := a.node(in.ID)
 	if err != nil {
 		return nil, err
@@ -69,7 +69,7 @@ func (a *API) nodeRevoke(ctx context.Context, in *IDPath) (*Empty, error) {
 		return nil, err
 	}
 	_, err = propose[any](ctx, a, command.NodeRevoke{ID: n.ID})
-	return &Empty{}, err
+	return &Body[Empty]{}, err
 }
 
 func (a *API) groupList(_ context.Context, _ *ReadQuery) (*Body[client.Page[fleet.Group]], error) {

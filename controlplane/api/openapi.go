@@ -20,7 +20,8 @@ func config() huma.Config {
 	c.Info.Description = "Control plane of a managed security edge. Every change is audited; errors are RFC 9457 problems with a stable kind."
 	c.CreateHooks = nil
 	c.DocsPath, c.SchemasPath, c.OpenAPIPath = "", "", ""
-	c.Formats = map[string]huma.Format{"application/json": {Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: unmarshal}}
+	format := huma.Format{Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: unmarshal}
+	c.Formats = map[string]huma.Format{"application/json": format, "json": format} // and what ends with +json
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token": {Type: "http", Scheme: "bearer", Description: "API token, eft1.…"},
 		"mtls":  {Type: "mutualTLS", Description: "certificate of a node or a member"},

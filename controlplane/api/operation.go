@@ -114,7 +114,7 @@ type Input[T any] struct {
 	Body T
 }
 
-// Empty is an answer without a body.
+// Empty is the answer of a deletion: an empty object.
 type Empty struct{}
 
 // handle registers an operation. The handler runs after authorisation and gets an error mapped to a problem.
@@ -140,7 +140,7 @@ func handle[I, O any](a *API, op operation, h func(ctx context.Context, in *I) (
 		o.Security = []map[string][]string{{}}
 	case nobody:
 	}
-	if _, answers := reflect.TypeFor[O]().FieldByName("Body"); answers && op.method == http.MethodPost && op.status == 0 {
+	if op.method == http.MethodPost && op.status == 0 {
 		o.DefaultStatus = http.StatusCreated
 	}
 	a.ops[op.pattern()] = op

@@ -58,9 +58,9 @@ func (a *API) ruleCreate(ctx context.Context, in *RuleCreateInput) (*Body[fleet.
 	return &Body[fleet.Rule]{Body: r}, err
 }
 
-func (a *API) ruleDelete(ctx context.Context, in *TenantObject) (*Empty, error) {
+func (a *API) ruleDelete(ctx context.Context, in *TenantObject) (*Body[Empty], error) {
 	_, err := propose[any](ctx, a, command.RuleDelete{ID: fleet.RuleID(in.ID), Tenant: in.tenant()})
-	return &Empty{}, err
+	return &Body[Empty]{}, err
 }
 
 // RuleTestInput tests rules.

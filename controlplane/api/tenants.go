@@ -86,9 +86,9 @@ func revision(asked uint64, m fleet.Meta) uint64 {
 	return m.Revision
 }
 
-func (a *API) tenantDelete(ctx context.Context, in *TenantPath) (*Empty, error) {
+func (a *API) tenantDelete(ctx context.Context, in *TenantPath) (*Body[Empty], error) {
 	_, err := propose[any](ctx, a, command.TenantDelete{ID: in.tenant()})
-	return &Empty{}, err
+	return &Body[Empty]{}, err
 }
 
 // TenantList lists a tenant's objects.
@@ -149,12 +149,12 @@ type TenantObject struct {
 	IDPath
 }
 
-func (a *API) tokenDelete(ctx context.Context, in *TenantObject) (*Empty, error) {
+func (a *API) tokenDelete(ctx context.Context, in *TenantObject) (*Body[Empty], error) {
 	_, err := propose[any](ctx, a, command.TokenDelete{ID: fleet.TokenID(in.ID), Tenant: in.tenant()})
-	return &Empty{}, err
+	return &Body[Empty]{}, err
 }
 
-func (a *API) operatorTokenDelete(ctx context.Context, in *IDPath) (*Empty, error) {
+func (a *API) operatorTokenDelete(ctx context.Context, in *IDPath) (*Body[Empty], error) {
 	_, err := propose[any](ctx, a, command.TokenDelete{ID: fleet.TokenID(in.ID)})
-	return &Empty{}, err
+	return &Body[Empty]{}, err
 }

@@ -1,0 +1,39 @@
+package api
+
+import (
+	"time"
+
+	"github.com/edgefleet/edgefleet/fleet"
+)
+
+// HurryTails makes streams of events look around more often than they do.
+func (a *API) HurryTails(heartbeat, recheck time.Duration) {
+	a.tails.heartbeat, a.tails.recheck = heartbeat, recheck
+}
+
+// HurryBodies makes the API wait less for a body.
+func (a *API) HurryBodies(d time.Duration) { a.bodyTimeout = d }
+
+// MaxTails bounds the open streams of a tenant.
+const MaxTails = maxTails
+
+// Unmarshal is how bodies are read.
+var Unmarshal = unmarshal
+
+// AuthorizeToken holds a token against a made-up operation of a tenant.
+func (a *API) AuthorizeToken(scope int, duty fleet.DutyID, t fleet.Token, tenant fleet.TenantID) error {
+	return a.authorize(operation{id: "made-up", scope: scopes[scope], duty: duty}, caller{token: t}, tenant)
+}
+
+// Scopes of AuthorizeToken.
+const (
+	Nobody = iota
+	Operators
+	TenantOwn
+	AnyToken
+	NodesOnly
+	MembersOnly
+	Unknown
+)
+
+var scopes = []scope{nobody, operators, tenantOwn, anyToken, nodesOnly, membersOnly, 99}

@@ -1,0 +1,456 @@
+package api_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/edgefleet/edgefleet/controlplane/api"
+	"github.com/edgefleet/edgefleet/controlplane/blobs"
+	"github.com/edgefleet/edgefleet/controlplane/client"
+	"github.com/edgefleet/edgefleet/controlplane/command"
+	"github.com/edgefleet/edgefleet/controlplane/events"
+	"github.com/edgefleet/edgefleet/controlplane/fsm"
+	"github.com/edgefleet/edgefleet/controlplane/keys"
+	"github.com/edgefleet/edgefleet/controlplane/state"
+	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/observability"
+	"github.com/edgefleet/edgefleet/tls/keyring"
+	"github.com/edgefleet/edgefleet/tls/mtls"
+)
+
+// patience is how long a test waits for something that takes a fraction of it.
+const patience = 20 * time.Second
+
+// fixture is a cluster of members with real TLS, state machines and stores; only Raft is replaced, by one shared log.
+type fixture struct {
+	t        *testing.T
+	log      *sharedLog
+	cluster  fleet.ClusterRecord
+	keys     *keys.Keys
+	operator string
+	members  []*member
+	// pointing and pointingErr are what DNS says of every host.
+	pointing    atomic.Bool
+	pointingErr atomic.Bool
+	reports     chan fleet.Report
+}
+
+type member struct {
+	id      fleet.MemberID
+	addr    string
+	api     *api.API
+	server  *http.Server
+	state   *state.Store
+	events  *events.Store
+	library *blobs.Library
+	logs    *logBuffer
+}
+
+// sharedLog applies each entry to every member that does not lag.
+type sharedLog struct {
+	mu      sync.Mutex
+	entries []*raft.Log
+	leader  fleet.MemberID
+	fail    error
+	// readIndex, if set, takes the place of every ReadIndex.
+	readIndex func() (uint64, error)
+	members   []*replica
+}
+
+type replica struct {
+	log     *sharedLog
+	id      fleet.MemberID
+	fsm     *fsm.FSM
+	applied int
+	lags    bool
+}
+
+func (r *replica) Propose(_ context.Context, h command.Header, b command.Body) (any, error) {
+	r.log.mu.Lock()
+	defer r.log.mu.Unlock()
+	if r.log.fail != nil {
+		return nil, r.log.fail
+	}
+	if r.log.leader != r.id {
+		return nil, fleet.NewError(fleet.ErrUnavailable, "", "%s does not lead", r.id)
+	}
+	return r.log.propose(h, b)
+}
+
+func (l *sharedLog) propose(h command.Header, b command.Body) (any, error) {
+	data, err := command.Encode(h, b)
+	if err != nil {
+		return nil, err
+	}
+	l.entries = append(l.entries, &raft.Log{Index: uint64(len(l.entries) + 1), Data: data})
+	var out fsm.Result
+	for _, m := range l.members {
+		if r, ok := m.catchUp(); ok && (m.id == l.leader || l.leader == "") {
+			out = r
+		}
+	}
+	if out.Err != nil {
+		return nil, out.Err
+	}
+	return out.Object, nil
+}
+
+func (r *replica) catchUp() (last fsm.Result, ok bool) {
+	for !r.lags && r.applied < len(r.log.entries) {
+		last, ok = r.fsm.Apply(r.log.entries[r.applied]).(fsm.Result)
+		r.applied++
+	}
+	return last, ok
+}
+
+func (r *replica) ReadIndex(context.Context) (uint64, error) {
+	r.log.mu.Lock()
+	defer r.log.mu.Unlock()
+	if r.log.readIndex != nil {
+		return r.log.readIndex()
+	}
+	return uint64(r.applied), nil //nolint:gosec // a count
+}
+
+func (r *replica) Leader() (fleet.MemberID, bool) {
+	r.log.mu.Lock()
+	defer r.log.mu.Unlock()
+	return r.log.leader, r.log.leader == r.id
+}
+
+func (r *replica) Status() (term, index uint64) { return 1, uint64(r.applied) } //nolint:gosec // a count
+
+func (r *replica) Suffrage() (map[fleet.MemberID]string, error) {
+	s := map[fleet.MemberID]string{}
+	for _, m := range r.log.members {
+		s[m.id] = "voter"
+	}
+	return s, nil
+}
+
+func (*replica) AddVoter(context.Context, fleet.MemberID, string) error { return nil }
+func (*replica) Remove(context.Context, fleet.MemberID) error           { return nil }
+
+// lag makes a member apply nothing, or all again.
+func (f *fixture) lag(i int, lags bool) {
+	f.log.mu.Lock()
+	defer f.log.mu.Unlock()
+	f.log.members[i].lags = lags
+	f.log.members[i].catchUp()
+}
+
+func (f *fixture) lead(id fleet.MemberID) {
+	f.log.mu.Lock()
+	defer f.log.mu.Unlock()
+	f.log.leader = id
+}
+
+// propose changes the state as the leader's loops do.
+func (f *fixture) propose(b command.Body) {
+	f.t.Helper()
+	f.log.mu.Lock()
+	defer f.log.mu.Unlock()
+	_, err := f.log.propose(command.Header{Time: time.Now().UTC(), Actor: fleet.Actor{Name: "test", Party: fleet.Vendor}}, b)
+	if err != nil {
+		f.t.Fatalf("%s: %v", b.Type(), err)
+	}
+}
+
+// open makes a cluster of n members, m1 leading, with one operator token.
+func open(t *testing.T, n int, change ...func(*http.Server)) *fixture {
+	t.Helper()
+	f := &fixture{t: t, log: &sharedLog{}, reports: make(chan fleet.Report, 16)}
+	kek, err := keyring.NewKEK()
+	must(t, err)
+	recovery, _, err := ed25519.GenerateKey(rand.Reader)
+	must(t, err)
+	f.cluster, err = keys.Generate("c-test", "edge.example", kek, recovery, time.Now())
+	must(t, err)
+	f.keys, err = keys.Open(f.cluster, kek)
+	must(t, err)
+	for i := range n {
+		f.addMember(fleet.MemberID("m"+string(rune('1'+i))), change)
+	}
+	rec, text := api.NewToken(fleet.Token{Role: fleet.RoleOperator})
+	f.operator = text
+	f.propose(command.ClusterInit{Cluster: f.cluster, Member: f.members[0].record(), Token: rec})
+	for _, m := range f.members[1:] {
+		f.propose(command.MemberPut{Member: m.record()})
+	}
+	f.lead("m1")
+	return f
+}
+
+func (m *member) record() fleet.Member {
+	return fleet.Member{ID: m.id, API: m.addr, Raft: m.addr, NATS: m.addr, NATSRoute: m.addr, DNS: m.addr}
+}
+
+func (f *fixture) addMember(id fleet.MemberID, change []func(*http.Server)) {
+	f.t.Helper()
+	t := f.t
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	m := &member{id: id, addr: ln.Addr().String(), state: state.New(), logs: &logBuffer{}}
+	m.events, err = events.Open(events.Options{Dir: t.TempDir()})
+	must(t, err)
+	t.Cleanup(func() { _ = m.events.Close() })
+	tel, err := observability.Setup(t.Context(), observability.Options{Service: "test", LogLevel: "debug", Output: m.logs})
+	must(t, err)
+	r := &replica{log: f.log, id: id, fsm: fsm.New(m.state)}
+	f.log.members = append(f.log.members, r)
+	ca, err := mtls.PoolFromPEM([]byte(f.cluster.MemberCA), []byte(f.cluster.NodeCA))
+	must(t, err)
+	m.library = blobs.New(m.state, f.keys)
+	cert := f.memberCert(id)
+	m.api = api.New(api.Options{
+		Member: id, State: m.state, Consensus: r, Keys: f.keys, Library: m.library, Events: m.events,
+		Report: func(r fleet.Report) { f.reports <- r },
+		Checks: func(context.Context) []fleet.Check { return nil },
+		PointsHere: func(context.Context, fleet.Host) (bool, error) {
+			if f.pointingErr.Load() {
+				return false, errors.New("no answer")
+			}
+			return f.pointing.Load(), nil
+		},
+		Recheck:   func(fleet.HostName) {},
+		Forward:   &http.Transport{TLSClientConfig: f.tls(&cert), ForceAttemptHTTP2: true},
+		ClientCAs: ca, Telemetry: tel, Now: time.Now,
+	})
+	m.server = m.api.Server(f.serverSource())
+	m.server.ErrorLog = slog.NewLogLogger(tel.Logger.Handler(), slog.LevelDebug)
+	for _, c := range change {
+		c(m.server)
+	}
+	go func() { _ = m.server.ServeTLS(ln, "", "") }()
+	t.Cleanup(func() { _ = m.server.Close() })
+	f.members = append(f.members, m)
+}
+
+func (f *fixture) serverSource() *mtls.Source {
+	f.t.Helper()
+	key, err := mtls.NewKey()
+	must(f.t, err)
+	pem, err := f.keys.APICA.SignServer([]string{"127.0.0.1"}, key.Public(), time.Now())
+	must(f.t, err)
+	keyPEM, err := mtls.EncodeKey(key)
+	must(f.t, err)
+	dir := f.t.TempDir()
+	crt, k := filepath.Join(dir, "crt"), filepath.Join(dir, "key")
+	must(f.t, mtls.WriteIdentity(crt, k, pem, keyPEM))
+	s, err := mtls.OpenSource(crt, k)
+	must(f.t, err)
+	return s
+}
+
+type signer func(key any) ([]byte, error)
+
+func (f *fixture) certificate(sign signer) tls.Certificate {
+	f.t.Helper()
+	key, err := mtls.NewKey()
+	must(f.t, err)
+	pem, err := sign(key.Public())
+	must(f.t, err)
+	keyPEM, err := mtls.EncodeKey(key)
+	must(f.t, err)
+	c, err := tls.X509KeyPair(pem, keyPEM)
+	must(f.t, err)
+	return c
+}
+
+func (f *fixture) memberCert(id fleet.MemberID) tls.Certificate {
+	return f.certificate(func(k any) ([]byte, error) { return f.keys.MemberCA.SignMember("c-test", id, k, time.Now()) })
+}
+
+func (f *fixture) nodeCert(id fleet.NodeID) tls.Certificate {
+	return f.certificate(func(k any) ([]byte, error) { return f.keys.NodeCA.SignNode("c-test", id, k, time.Now()) })
+}
+
+// tls is how a client connects that trusts the API's authority and shows cert, if any.
+func (f *fixture) tls(cert *tls.Certificate) *tls.Config {
+	c := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: f.keys.APICA.Pool()}
+	if cert != nil {
+		c.Certificates = []tls.Certificate{*cert}
+	}
+	return c
+}
+
+// as is a way to call a member.
+type as struct {
+	f     *fixture
+	addr  string
+	token string
+	http  *http.Client
+	// header is added to each request.
+	header http.Header
+}
+
+func (f *fixture) at(i int, token string, cert ...tls.Certificate) as {
+	var shown *tls.Certificate
+	if len(cert) > 0 {
+		shown = &cert[0]
+	}
+	tr := &http.Transport{TLSClientConfig: f.tls(shown), ForceAttemptHTTP2: true}
+	f.t.Cleanup(tr.CloseIdleConnections)
+	return as{f: f, addr: f.members[i].addr, token: token, http: &http.Client{Transport: tr, Timeout: patience}, header: http.Header{}}
+}
+
+// op is the operator at the leader.
+func (f *fixture) op() as { return f.at(0, f.operator) }
+
+func (a as) with(name, value string) as {
+	a.header = a.header.Clone()
+	a.header.Add(name, value)
+	return a
+}
+
+// http1 calls by HTTP/1.1.
+func (a as) http1() as {
+	tr := &http.Transport{TLSClientConfig: a.http.Transport.(*http.Transport).TLSClientConfig.Clone()} //nolint:forcetypeassert // made by at
+	tr.TLSClientConfig.NextProtos = nil
+	a.f.t.Cleanup(tr.CloseIdleConnections)
+	a.http = &http.Client{Transport: tr, Timeout: patience}
+	return a
+}
+
+// answer is what came back.
+type answer struct {
+	t      *testing.T
+	status int
+	header http.Header
+	body   []byte
+	client.Problem
+}
+
+// call sends body, if any: a string or []byte as it is, else as JSON.
+func (a as) call(method, path string, body any) answer {
+	a.f.t.Helper()
+	t := a.f.t
+	var rd io.Reader
+	switch b := body.(type) {
+	case nil:
+	case string:
+		rd = strings.NewReader(b)
+	case io.Reader:
+		rd = b
+	default:
+		raw, err := json.Marshal(b)
+		must(t, err)
+		rd = bytes.NewReader(raw)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, "https://"+a.addr+path, rd)
+	must(t, err)
+	if rd != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	maps.Copy(req.Header, a.header)
+	if a.token != "" {
+		req.Header.Set("Authorization", "Bearer "+a.token)
+	}
+	res, err := a.http.Do(req)
+	must(t, err)
+	defer func() { _ = res.Body.Close() }()
+	out := answer{t: t, status: res.StatusCode, header: res.Header}
+	out.body, err = io.ReadAll(res.Body)
+	must(t, err)
+	if res.StatusCode >= 400 {
+		out.checkProblem(method + " " + path)
+	}
+	return out
+}
+
+// checkProblem holds every error of every test against RFC 9457 and our additions to it.
+func (a *answer) checkProblem(what string) {
+	a.t.Helper()
+	if ct := a.header.Get("Content-Type"); ct != "application/problem+json" {
+		a.t.Errorf("%s: %d with content type %q: %.200s", what, a.status, ct, a.body)
+		return
+	}
+	must(a.t, json.Unmarshal(a.body, &a.Problem))
+	p := a.Problem
+	if p.Type != "urn:edgefleet:problem:"+p.Kind || p.Title == "" || p.Status != a.status || p.Detail == "" || p.Kind == "" ||
+		p.RequestID == "" || p.RequestID != a.header.Get("X-Request-Id") || len(a.header.Values("X-Request-Id")) != 1 {
+		a.t.Errorf("%s: incomplete problem %s (X-Request-Id %v)", what, a.body, a.header.Values("X-Request-Id"))
+	}
+}
+
+func (a answer) want(status int) answer {
+	a.t.Helper()
+	if a.status != status {
+		a.t.Errorf("got %d %s, want %d", a.status, a.body, status)
+	}
+	return a
+}
+
+func (a answer) into(v any) {
+	a.t.Helper()
+	must(a.t, json.Unmarshal(a.body, v))
+}
+
+// tenant makes a tenant and a token of it.
+func (f *fixture) tenant(id fleet.TenantID, form fleet.Form) (token string) {
+	f.t.Helper()
+	f.op().call("POST", "/v1/tenants", client.TenantCreate{ID: id, Form: form}).want(201)
+	var made client.TokenCreated
+	f.op().call("POST", "/v1/tenants/"+string(id)+"/tokens", client.TokenCreate{}).want(201).into(&made)
+	return made.Secret
+}
+
+// audit is the whole audit log.
+func (f *fixture) audit() []fleet.AuditEntry {
+	return f.members[0].state.Read().AuditAfter("", 0, 1<<20)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.After(patience); !ok(); {
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatalf("waited %s in vain: %s", patience, what)
+		}
+	}
+}
+
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}

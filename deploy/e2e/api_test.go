@@ -15,6 +15,7 @@ import (
 )
 
 func TestBadInputAtTheAPI(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	for name, test := range map[string]func(*testing.T, cluster){
 		"hosts":               testHosts,
@@ -264,6 +265,7 @@ func (m *member) post(token, path string, body []byte) (status int, answer strin
 }
 
 func TestWrongTokensAreSlowedDown(t *testing.T) {
+	t.Parallel()
 	m := newMember(t, "m1")
 	m.initialize()
 	m.start()

@@ -11,12 +11,13 @@ import (
 )
 
 func TestAConfigurationErrorNamesLineAndField(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, line string
 		words      []string
 	}{
 		{"an unknown field", "membr: m2", []string{":14: ", `unknown field "membr"`}},
-		{"an unknown field of a block", "acme: {directoy: https://ca.example}", []string{":14: ", `unknown field "directoy"`}},
+		{"an unknown field of a block", "acme: {folder: https://ca.example}", []string{":14: ", `unknown field "folder"`}},
 		{"a list for a text", "member: [m1]", []string{":2: ", "member: ", "not text"}},
 		{"a word for a number", "edge_https_port: many", []string{":14: ", "edge_https_port: ", "whole number"}},
 		{"a text for a block", "acme: letsencrypt", []string{":14: ", "acme: "}},
@@ -42,12 +43,14 @@ func TestAConfigurationErrorNamesLineAndField(t *testing.T) {
 }
 
 func TestASettingTwiceNamesBoth(t *testing.T) {
+	t.Parallel()
 	m := newMember(t, "m1")
 	write(t, m.file(), string(read(t, m.file()))+"member: m2\n")
 	m.controlplane("run").says(t, fleet.ExitFailure, m.file()+":14: ", `"member" already defined at [2:1]`)
 }
 
 func TestAnEdgeConfigurationErrorNamesLineAndField(t *testing.T) {
+	t.Parallel()
 	m := &member{t: t, ip: loopback()}
 	for _, tt := range []struct {
 		name, line string
@@ -72,12 +75,14 @@ func TestAnEdgeConfigurationErrorNamesLineAndField(t *testing.T) {
 }
 
 func TestAMissingConfigurationIsNamed(t *testing.T) {
+	t.Parallel()
 	run(t, "controlplane", nil, "run", "--config", "/nonexistent/cp.yaml").says(t, fleet.ExitFailure, "controlplane: ", "/nonexistent/cp.yaml", "no such file")
 	run(t, "edgesupervisor", nil, "run", "--config", "/nonexistent/edge.yaml").says(t, fleet.ExitFailure, "edgesupervisor: ", "/nonexistent/edge.yaml", "no such file")
 	run(t, "edgenode", nil, "run").says(t, fleet.ExitFailure, "edgenode: ", "run edgesupervisor")
 }
 
 func TestACommandLineThatMakesNoSenseIsUsage(t *testing.T) {
+	t.Parallel()
 	for _, program := range []string{"controlplane", "edgesupervisor", "edgenode", "fleetctl"} {
 		sub := "run"
 		if program == "fleetctl" {

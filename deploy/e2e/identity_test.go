@@ -31,6 +31,7 @@ func borrow(t *testing.T, theirs, ours string) {
 }
 
 func TestADataDirectoryOfAnotherClusterIsRefused(t *testing.T) {
+	t.Parallel()
 	ours, theirs := newMember(t, "m1"), newMember(t, "m1")
 	for _, m := range []*member{ours, theirs} {
 		m.initialize()
@@ -45,24 +46,45 @@ func TestADataDirectoryOfAnotherClusterIsRefused(t *testing.T) {
 		code    int
 		words   []string
 	}{
-		{"the identity of another cluster", func(t *testing.T) { borrow(t, theirs.path("identity"), ours.path("identity")) },
-			fleet.ExitDenied, []string{"member certificate is not of cluster", "join again with a new token"}},
-		{"the log of another cluster", func(t *testing.T) { borrow(t, theirs.path("raft"), ours.path("raft")) },
-			fleet.ExitConflict, []string{ours.data(), "the log in", "directories of two clusters were mixed"}},
-		{"the papers of another cluster", func(t *testing.T) { borrow(t, theirs.path("cluster.json"), ours.path("cluster.json")) },
-			fleet.ExitDenied, []string{"member certificate is not of cluster", "join again"}},
+		{
+			"the identity of another cluster", func(t *testing.T) { borrow(t, theirs.path("identity"), ours.path("identity")) },
+			fleet.ExitDenied,
+			[]string{"member certificate is not of cluster", "join again with a new token"},
+		},
+		{
+			"the log of another cluster", func(t *testing.T) { borrow(t, theirs.path("raft"), ours.path("raft")) },
+			fleet.ExitConflict,
+			[]string{ours.data(), "the log in", "directories of two clusters were mixed"},
+		},
+		{
+			"the papers of another cluster", func(t *testing.T) { borrow(t, theirs.path("cluster.json"), ours.path("cluster.json")) },
+			fleet.ExitDenied,
+			[]string{"member certificate is not of cluster", "join again"},
+		},
 		{"papers that are damaged", func(t *testing.T) {
 			rename(t, ours.path("cluster.json"), ours.path("cluster.json.own"))
 			write(t, ours.path("cluster.json"), `{"cluster":`)
 		}, fleet.ExitFailure, []string{ours.path("cluster.json"), "is damaged", "move", "aside", "join again"}},
-		{"no papers", func(t *testing.T) { rename(t, ours.path("cluster.json"), ours.path("cluster.json.own")) },
-			fleet.ExitNotFound, []string{ours.data(), "holds no member", "controlplane init", "controlplane join"}},
-		{"another member's id", func(*testing.T) { ours.configure("member: m2") },
-			fleet.ExitConflict, []string{ours.data(), "belongs to member m1", "configuration says m2", "correct member or data_dir"}},
-		{"another zone", func(*testing.T) { ours.configure("cluster_zone: other.example") },
-			fleet.ExitConflict, []string{"edge.example", "other.example", "correct cluster_zone or data_dir"}},
-		{"another cluster's key-encryption key", func(*testing.T) { ours.configure("kek_file: " + theirs.kek) },
-			fleet.ExitDenied, []string{"does not open the secrets of cluster", "kek_file"}},
+		{
+			"no papers", func(t *testing.T) { rename(t, ours.path("cluster.json"), ours.path("cluster.json.own")) },
+			fleet.ExitNotFound,
+			[]string{ours.data(), "holds no member", "controlplane init", "controlplane join"},
+		},
+		{
+			"another member's id", func(*testing.T) { ours.configure("member: m2") },
+			fleet.ExitConflict,
+			[]string{ours.data(), "belongs to member m1", "configuration says m2", "correct member or data_dir"},
+		},
+		{
+			"another zone", func(*testing.T) { ours.configure("cluster_zone: other.example") },
+			fleet.ExitConflict,
+			[]string{"edge.example", "other.example", "correct cluster_zone or data_dir"},
+		},
+		{
+			"another cluster's key-encryption key", func(*testing.T) { ours.configure("kek_file: " + theirs.kek) },
+			fleet.ExitDenied,
+			[]string{"does not open the secrets of cluster", "kek_file"},
+		},
 		{"a key-encryption key that others can read", func(t *testing.T) {
 			ours.chmod(t, ours.kek, 0o644)
 			t.Cleanup(func() { ours.chmod(t, ours.kek, 0o600) })
@@ -96,6 +118,7 @@ func (m *member) chmod(t *testing.T, path string, mode os.FileMode) {
 }
 
 func TestInitAndJoinTakeEmptyDirectoriesOnly(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	token := c.must("cluster", "join-token")
 	join := []string{"--address", c.at(8440), "--token", token}
@@ -139,6 +162,7 @@ func TestInitAndJoinTakeEmptyDirectoriesOnly(t *testing.T) {
 }
 
 func TestAMemberWithoutKeyEncryptionKeySaysSo(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	nodeToken := c.must("node", "join-token")
 	c.stop()

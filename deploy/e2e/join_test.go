@@ -25,6 +25,7 @@ func repinned(token, fingerprint string) string {
 }
 
 func TestAJoinTokenIsRefused(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	other := newMember(t, "o1")
 	other.initialize()
@@ -114,6 +115,7 @@ func hidesSecret(t *testing.T, r result, token string) {
 }
 
 func TestAReplayedJoinTokenIsRefusedAndTheFirstNodeStays(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	token := c.must("node", "join-token")
 	first := newEdge(t, "n1", c.member)
@@ -200,6 +202,7 @@ func (c cluster) ok(err error) {
 }
 
 func TestAClockThatIsOffByMinutes(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	nodeToken, memberToken := c.must("node", "join-token"), c.must("cluster", "join-token")
 	for name, sent := range map[string]func() time.Time{

@@ -28,6 +28,7 @@ func take(t *testing.T, network, address string) {
 }
 
 func TestAPortThatIsTakenNamesAddressAndSetting(t *testing.T) {
+	t.Parallel()
 	m := newMember(t, "m1")
 	m.initialize()
 	for _, tt := range []struct {
@@ -75,6 +76,7 @@ func TestAPortThatIsTakenNamesAddressAndSetting(t *testing.T) {
 }
 
 func TestAnEdgePortThatIsTakenCostsNoToken(t *testing.T) {
+	t.Parallel()
 	for setting, port := range map[string]int{"https_listen": 8443, "http_listen": 8080, "admin_listen": 9180} {
 		t.Run(setting, func(t *testing.T) {
 			e := newEdge(t, "n1", &member{ip: loopback()})

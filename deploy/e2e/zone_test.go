@@ -52,6 +52,7 @@ func (p *parentZone) listen(t *testing.T) string {
 }
 
 func TestClusterCheckSaysHowToDelegateTheZone(t *testing.T) {
+	t.Parallel()
 	parent := &parentZone{}
 	m := newMember(t, "m1")
 	m.resolver = parent.listen(t)

@@ -12,7 +12,7 @@ PKG_edgesupervisor := ./edgenode/cmd/edgesupervisor
 PKG_devfleet := ./deploy/cmd/devfleet
 
 .DEFAULT_GOAL := help
-.PHONY: help run build check test race fuzz generate tidy clean $(COMMANDS)
+.PHONY: help run build check test race fuzz bench generate tidy clean $(COMMANDS)
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ check: ## vet, lint, and look for drift in generated files
 fuzz: ## fuzz every decoder of untrusted bytes for 20 s each
 	@go list ./... | while read -r p; do for f in $$(go test -list '^Fuzz' $$p | grep ^Fuzz); do \
 		echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime 20s $$p || exit 1; done; done
+
+bench: ## run every benchmark once
+	go test -run '^$$' -bench . -benchtime 1s ./...
 
 generate: ## regenerate committed files (OpenAPI)
 	go generate ./...

@@ -168,7 +168,7 @@ func newVisitor(t *testing.T, host fleet.HostName, edge string, roots *x509.Cert
 		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, DisableKeepAlives: true,
 	}
 	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return visitor{string(host), edge, &http.Client{Transport: transport, Timeout: 10 * time.Second, CheckRedirect: stay}}
+	return visitor{string(host), edge, &http.Client{Transport: transport, Timeout: 30 * time.Second, CheckRedirect: stay}}
 }
 
 // get asks for a path, by HTTPS at port 8443 or by HTTP at 8080.

@@ -110,7 +110,7 @@ func (f *wholeFleet) provoke(t *testing.T) {
 		}
 		demo := f.visitors(t, f.Host)[i]
 		demo.wants(t, http.StatusForbidden, attack(marker("metrics")))
-		demo.post(t, strings.NewReader(strings.Repeat("tea=3&", 100<<10)))
+		demo.post(t, strings.NewReader("order="+strings.Repeat("tea ", 40<<10)))
 		stranger := newVisitor(t, "stranger.example", f.Edges[i].Address, nil)
 		if status, _, err := stranger.get(t.Context(), "http", "/"); err != nil || status != http.StatusMisdirectedRequest {
 			t.Errorf("an unknown host: %d %v", status, err)

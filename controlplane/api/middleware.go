@@ -65,7 +65,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, c *caller) error {
 	if err != nil {
 		return cmp.Or(identified, err)
 	}
-	leader, self := a.o.Consensus.Leader()
+	leader, self := a.leader(r.Context(), !a.local(op, r) && op.place != leaderFirst && !c.forwarded)
 	passOn := !a.local(op, r) && !self && leader != "" && !c.forwarded
 	if identified != nil && (!passOn || !c.unknown) {
 		return identified
@@ -93,6 +93,30 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, c *caller) error {
 	}
 	a.mux.ServeHTTP(w, r)
 	return nil
+}
+
+// leaderPatience is how long a request waits for a leader: longer than an election, so that clients do not see one.
+const leaderPatience = 3 * time.Second
+
+// leader names the leader and whether it is this member; with wait, it gives an election the time to end.
+func (a *API) leader(ctx context.Context, wait bool) (fleet.MemberID, bool) {
+	id, self := a.o.Consensus.Leader()
+	if !wait || id != "" {
+		return id, self
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaderPatience)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for id == "" {
+		select {
+		case <-ctx.Done():
+			return "", false
+		case <-tick.C:
+			id, self = a.o.Consensus.Leader()
+		}
+	}
+	return id, self
 }
 
 // find returns the operation that r asks for. There are no redirects: a client would take its token along.

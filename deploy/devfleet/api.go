@@ -3,6 +3,7 @@ package devfleet
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -36,7 +37,9 @@ func (a *api) cluster(ctx context.Context) (client.ClusterStatus, error) {
 }
 
 func (a *api) joinToken(ctx context.Context, kind fleet.JoinKind) (string, error) {
-	t, err := client.Post[client.JoinTokenCreated](ctx, a.client, "/v1/join-tokens", client.JoinTokenCreate{Kind: kind})
+	t, err := again(ctx, func() (client.JoinTokenCreated, error) {
+		return client.Post[client.JoinTokenCreated](ctx, a.client, "/v1/join-tokens", client.JoinTokenCreate{Kind: kind})
+	})
 	return t.Secret, err
 }
 
@@ -47,18 +50,41 @@ func (a *api) nodes(ctx context.Context) ([]fleet.Node, error) {
 // addTenant makes a tenant that may have origins on this machine, and returns a token of the tenant's own.
 func (a *api) addTenant(ctx context.Context, id fleet.TenantID) (string, error) {
 	in := client.TenantCreate{ID: id, Name: "Demo shop", Form: fleet.SecurityEdge, AllowedOrigins: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
-	if _, err := client.Post[fleet.Tenant](ctx, a.client, "/v1/tenants", in); err != nil {
+	if _, err := again(ctx, func() (fleet.Tenant, error) { return client.Post[fleet.Tenant](ctx, a.client, "/v1/tenants", in) }); err != nil && !errors.Is(err, fleet.ErrConflict) {
 		return "", err
 	}
-	t, err := client.Post[client.TokenCreated](ctx, a.client, tenantPath(id, "tokens"), client.TokenCreate{Comment: "devfleet"})
+	t, err := again(ctx, func() (client.TokenCreated, error) {
+		return client.Post[client.TokenCreated](ctx, a.client, tenantPath(id, "tokens"), client.TokenCreate{Comment: "devfleet"})
+	})
 	return t.Secret, err
+}
+
+// again repeats a call while there is no leader: on a machine that is busy enough, the members elect a new one at any
+// time. It is for calls that may take effect twice.
+func again[T any](ctx context.Context, call func() (T, error)) (T, error) {
+	for {
+		v, err := call()
+		if !errors.Is(err, fleet.ErrUnavailable) {
+			return v, err
+		}
+		select {
+		case <-ctx.Done():
+			return v, err
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }
 
 func tenantPath(t fleet.TenantID, rest string) string { return "/v1/tenants/" + string(t) + "/" + rest }
 
 func (a *api) addHost(ctx context.Context, t fleet.TenantID, name fleet.HostName, origin string) ([]fleet.Record, error) {
 	in := client.HostCreate{Name: string(name), Origins: []fleet.Origin{{URL: origin}}, Mode: fleet.ModeBlock}
-	h, err := client.Post[client.HostView](ctx, a.client, tenantPath(t, "hosts"), in)
+	h, err := again(ctx, func() (client.HostView, error) {
+		return client.Post[client.HostView](ctx, a.client, tenantPath(t, "hosts"), in)
+	})
+	if errors.Is(err, fleet.ErrConflict) { // an attempt whose outcome was not known had made it
+		h, err = a.host(ctx, t, name)
+	}
 	return h.Records, err
 }
 
@@ -67,7 +93,10 @@ func (a *api) host(ctx context.Context, t fleet.TenantID, name fleet.HostName) (
 }
 
 func (a *api) setMode(ctx context.Context, t fleet.TenantID, name fleet.HostName, m fleet.Mode) error {
-	return a.client.Do(ctx, http.MethodPatch, tenantPath(t, "hosts/"+string(name)), nil, client.HostUpdate{Mode: &m}, nil)
+	_, err := again(ctx, func() (any, error) {
+		return nil, a.client.Do(ctx, http.MethodPatch, tenantPath(t, "hosts/"+string(name)), nil, client.HostUpdate{Mode: &m}, nil)
+	})
+	return err
 }
 
 // addRule adds a rule that blocks requests in which pattern occurs.

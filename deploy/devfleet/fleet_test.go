@@ -48,24 +48,6 @@ func (o output) String() string {
 	return string(b)
 }
 
-func TestTheWholeStoryHolds(t *testing.T) {
-	dir, out := filepath.Join(t.TempDir(), "fleet"), newOutput(t)
-	f, err := os.Create(out.path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = f.Close() }()
-	cmd := exec.CommandContext(t.Context(), binary(t), "up", "--once", "--dir", dir, "--address-block", "201")
-	cmd.Stdout, cmd.Stderr = f, f
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	t.Logf("\n%s", out)
-	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the directory is still there: %v", err)
-	}
-}
-
 func TestKilledFleetLeavesNoProcessBehind(t *testing.T) {
 	bin, dir, out := binary(t), filepath.Join(t.TempDir(), "fleet"), newOutput(t)
 	f, err := os.Create(out.path)

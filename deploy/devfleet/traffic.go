@@ -166,7 +166,7 @@ func (s *story) rule(ctx context.Context) (string, error) {
 		return "", err
 	}
 	start := time.Now()
-	if err := s.tenant.addRule(ctx, demoTenant, word, "devfleet"); err != nil {
+	if _, err := again(ctx, func() (any, error) { return nil, s.tenant.addRule(ctx, demoTenant, word, "devfleet") }); err != nil {
 		return "", err
 	}
 	if err := s.until(ctx, func(ctx context.Context) error {

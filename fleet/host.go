@@ -151,6 +151,9 @@ func (h Host) Validate() error {
 	if n := len(h.Spec.Origins); n == 0 || n > MaxOriginsPerHost {
 		return Invalid("origins", "host %s has %d origins: give 1 to %d, for example --origin https://203.0.113.10", h.Name, n, MaxOriginsPerHost)
 	}
+	if n := len(h.Spec.Regions); n > MaxRegionsPerHost {
+		return Invalid("regions", "host %s has %d regions; the limit is %d", h.Name, n, MaxRegionsPerHost)
+	}
 	for _, r := range h.Spec.Regions {
 		if err := ValidateID("region", r); err != nil {
 			return err

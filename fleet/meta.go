@@ -12,8 +12,10 @@ type Meta struct {
 
 // Limits on what people may store; each is checked when published and again when a node loads it.
 const (
-	// MaxHostsPerTenant bounds the hosts of one tenant.
-	MaxHostsPerTenant = 10_000
+	// MaxHostsPerTenant bounds the hosts of one tenant: their certificates fit into one bundle (MaxBundleBytes).
+	MaxHostsPerTenant = 5_000
+	// MaxRegionsPerHost bounds the regions of one host.
+	MaxRegionsPerHost = 64
 	// MaxOriginsPerHost bounds the servers behind one host.
 	MaxOriginsPerHost = 16
 	// MaxRulesPerTenant bounds the rules of one tenant.

@@ -1,6 +1,7 @@
 package fsm_test
 
 import (
+	"slices"
 	"net/netip"
 	"strings"
 	"testing"
@@ -62,6 +63,9 @@ func TestHosts(t *testing.T) {
 		{name: "a name that is none is refused", when: host("not a name", "acme", "lz"), refused: fleet.ErrInvalid},
 		{name: "an address is refused", when: host("192.0.2.1", "acme", "lz"), refused: fleet.ErrInvalid, says: "IP address"},
 		{name: "a host without origins is refused", when: with(host("new.example.com", "acme", "lz"), func(b *command.HostPut) { b.Spec.Origins = nil }), refused: fleet.ErrInvalid, says: "origins"},
+		{name: "a host with too many regions is refused", when: with(host("new.example.com", "acme", "lz"), func(b *command.HostPut) {
+			b.Spec.Regions = slices.Repeat([]fleet.RegionName{"eu"}, fleet.MaxRegionsPerHost+1)
+		}), refused: fleet.ErrInvalid, says: "the limit is 64"},
 		{name: "a host with too many origins is refused", when: with(host("new.example.com", "acme", "lz"), func(b *command.HostPut) { b.Spec.Origins = make([]fleet.Origin, 17) }), refused: fleet.ErrInvalid, says: "1 to 16"},
 		{name: "a host with a bad mode is refused", when: with(host("new.example.com", "acme", "lz"), func(b *command.HostPut) { b.Spec.Mode = "x" }), refused: fleet.ErrInvalid},
 		{name: "an origin of the edge's own address is refused", when: change("a.example.com", "acme", "https://198.51.100.1"), refused: fleet.ErrInvalid, says: "edge itself"},

@@ -1,8 +1,8 @@
 package fsm_test
 
 import (
-	"slices"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 

@@ -90,7 +90,7 @@ func TestATenantHasALimitedNumberOfRulesAndHosts(t *testing.T) {
 		}
 	}
 	run(rule("one-more", "acme"), "the limit is 2000")
-	run(host("one-more.example.org", "acme", "lz"), "the limit is 10000")
+	run(host("one-more.example.org", "acme", "lz"), "the limit is 5000")
 	w.must(t, rule("rb2", "beta"), host("b2.example.org", "beta", "lz"), with(rule("ra", "acme"), func(b *command.RulePut) { b.Create = false }),
 		with(host("a.example.com", "acme", ""), func(b *command.HostPut) { b.Create = false }))
 }

@@ -311,7 +311,7 @@ func TestABadHeadIsRefusedAndDisturbsNothing(t *testing.T) {
 		{"a head of another group", "this is node edge-1", func() fleet.SignedHead {
 			return c.sign(head.Head{Group: "others", Kind: fleet.HeadConfig, Version: fleet.Version{Incarnation: 1, Generation: 2}, Root: fleet.DigestOf(nil)})
 		}},
-		{"too many hosts", "the limit is 10000", func() fleet.SignedHead { return c.head(fleet.HeadConfig, 2, oneTenant(manyHosts)) }},
+		{"too many hosts", "the limit is 5000", func() fleet.SignedHead { return c.head(fleet.HeadConfig, 2, oneTenant(manyHosts)) }},
 		{"an unknown field", "unknown field", func() fleet.SignedHead {
 			return c.head(fleet.HeadConfig, 2, oneTenant([]byte(`{"tenant":"acme","x":1}`)))
 		}},

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -160,13 +159,10 @@ func TestAFullDisk(t *testing.T) {
 	fill(t, ballast)
 
 	// The segment was allocated ahead, so that writes go on until it is full.
-	acked, refusal := m.writeUntilRefused()
-	if !errors.Is(refusal, fleet.ErrUnavailable) {
-		t.Errorf("the refusal is %v, want unavailable", refusal)
-	}
-	t.Logf("%d rules were acknowledged, then: %v", len(acked), refusal)
-	if len(acked) == 0 {
-		t.Error("nothing was written before the disk was full")
+	o := m.writeUntilRefused()
+	t.Logf("%d rules were replaced, then: %v", len(o.gone), o.refusal)
+	if !errors.Is(o.refusal, fleet.ErrUnavailable) || len(o.gone) == 0 {
+		t.Errorf("after %d rules the refusal is %v, want unavailable", len(o.gone), o.refusal)
 	}
 	await(t, "/readyz says why", func() bool {
 		status, body := m.ready()
@@ -193,44 +189,69 @@ func TestAFullDisk(t *testing.T) {
 	for _, r := range list[fleet.Rule](m, m.client(), "/v1/tenants/red/rules") {
 		stored[r.ID] = true
 	}
-	for _, id := range acked {
+	for _, id := range o.present {
 		if !stored[id] {
-			t.Errorf("rule %s was acknowledged and is lost", id)
+			t.Errorf("the creation of rule %s was acknowledged and is lost", id)
+		}
+	}
+	for _, id := range o.gone {
+		if stored[id] {
+			t.Errorf("the deletion of rule %s was acknowledged and is lost", id)
 		}
 	}
 	m.must("tenant", "add", "later")
 }
 
-// writeUntilRefused adds rules, as large as they may be, until one is not accepted. It returns those that were.
-func (m *member) writeUntilRefused() (acked []fleet.RuleID, refusal error) {
+// outcome is what a member answered to writes until it refused one.
+type outcome struct {
+	// present and gone are the rules whose creation and deletion were acknowledged last.
+	present, gone []fleet.RuleID
+	refusal       error
+}
+
+// writeUntilRefused replaces rules, as large as they may be, until a write is not accepted.
+func (m *member) writeUntilRefused() (o outcome) {
 	m.t.Helper()
-	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(m.t.Context(), 3*patience) // slow under the race detector
 	defer cancel()
+	var mu sync.Mutex
+	var owned sync.WaitGroup
+	for w := range 16 {
+		owned.Go(func() {
+			held, gone, err := m.replaceRules(ctx, w)
+			mu.Lock()
+			defer mu.Unlock()
+			o.present, o.gone = append(o.present, held...), append(o.gone, gone...)
+			if o.refusal == nil {
+				o.refusal = err
+				cancel() // whoever still waits for an answer does not count
+			}
+		})
+	}
+	owned.Wait()
+	return o
+}
+
+// replaceRules adds a rule and deletes the one before, again and again. A rule whose fate an error leaves open is neither
+// held nor gone.
+func (m *member) replaceRules(ctx context.Context, writer int) (held, gone []fleet.RuleID, err error) {
 	c := m.client()
 	spec := fleet.RuleSpec{Kind: fleet.RuleRegex, AttackType: fleet.AttackSQLi, Pattern: strings.Repeat("a", fleet.MaxPatternLength), Comment: strings.Repeat("c", fleet.MaxCommentLength)}
 	for range 5 {
 		spec.Conditions = append(spec.Conditions, fleet.RuleCondition{Type: fleet.MatchEqual, Point: "uri", Value: "/" + strings.Repeat("u", fleet.MaxPatternLength-1)})
 	}
-	var mu sync.Mutex
-	var owned sync.WaitGroup
-	var next atomic.Int64
-	for range 16 {
-		owned.Go(func() {
-			for ctx.Err() == nil {
-				id := fleet.RuleID(fmt.Sprintf("r-%d", next.Add(1)))
-				_, err := client.Post[fleet.Rule](ctx, c, "/v1/tenants/red/rules", client.RuleCreate{ID: id, Spec: spec})
-				mu.Lock()
-				switch {
-				case err == nil:
-					acked = append(acked, id)
-				case refusal == nil:
-					refusal = err
-					cancel() // whoever still waits for an answer does not count
-				}
-				mu.Unlock()
+	for i := 0; ; i++ {
+		id := fleet.RuleID(fmt.Sprintf("r-%d-%d", writer, i))
+		if _, err := client.Post[fleet.Rule](ctx, c, "/v1/tenants/red/rules", client.RuleCreate{ID: id, Spec: spec}); err != nil {
+			return held, gone, err
+		}
+		before := held
+		held = []fleet.RuleID{id}
+		for _, old := range before {
+			if err := c.Do(ctx, http.MethodDelete, "/v1/tenants/red/rules/"+string(old), nil, nil, nil); err != nil {
+				return held, gone, err
 			}
-		})
+			gone = append(gone, old)
+		}
 	}
-	owned.Wait()
-	return acked, refusal
 }

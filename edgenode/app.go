@@ -111,21 +111,21 @@ func (w *worker) openState(ctx context.Context) error {
 	o := w.options
 	trust := o.Identity.Trust
 	var err error
-	w.store, err = config.Open(config.Options{ //nolint:contextcheck // it reads the local disk once
+	w.store, err = config.Open(config.Options{
 		Dir: o.Settings.StateDir(), Node: trust.Node, Group: trust.Group, HeadKeys: o.Identity.HeadKeys, HPKEPrivate: o.Identity.HPKE,
 		Certificates: w.table, OwnAddresses: o.Settings.Addresses, Telemetry: o.Telemetry,
 	})
 	if err != nil {
 		return fmt.Errorf("open state: %w", err)
 	}
-	w.spool, err = spool.Open(spool.Options{Dir: o.Settings.SpoolDir(), Node: trust.Node, Boot: o.Boot, Telemetry: o.Telemetry}) //nolint:contextcheck // it reads the local disk once
+	w.spool, err = spool.Open(spool.Options{Dir: o.Settings.SpoolDir(), Node: trust.Node, Boot: o.Boot, Telemetry: o.Telemetry})
 	if err != nil {
 		o.Telemetry.Health.Set("spool", err)
 		o.Telemetry.Logger.ErrorContext(ctx, "event spool not opened: events are lost until the worker is started again", "err", err)
 		w.spool = nil
 		return nil
 	}
-	w.life.OnStop("spool files", func(context.Context) error { return w.spool.Close() }) //nolint:contextcheck // what is queued is written in any case
+	w.life.OnStop("spool files", func(context.Context) error { return w.spool.Close() })
 	return nil
 }
 

@@ -19,7 +19,7 @@ func TestExecute(t *testing.T) {
 	}{
 		"a command that works":          {[]string{"work"}, 0, "done", ""},
 		"an error has its kind's code":  {[]string{"conflict"}, 6, "", "demo: two lines; in one\n"},
-		"an unknown command":            {[]string{"wrok"}, 2, "", `demo: unknown command "wrok"; see 'demo --help'`},
+		"an unknown command":            {[]string{"dance"}, 2, "", `demo: unknown command "dance"; see 'demo --help'`},
 		"an unknown flag":               {[]string{"work", "--fast"}, 2, "", "see 'demo work --help'"},
 		"an argument that is not asked": {[]string{"work", "now"}, 2, "", `unexpected argument "now"`},
 		"no command shows the help":     {nil, 0, "Usage:", ""},
@@ -32,7 +32,7 @@ func TestExecute(t *testing.T) {
 			root.SetErr(&stderr)
 			root.SetArgs(append([]string{}, tc.args...))
 			root.AddCommand(
-				&cobra.Command{Use: "work", Args: program.NoArguments, RunE: func(c *cobra.Command, _ []string) error { stdout.WriteString("done"); return nil }},
+				&cobra.Command{Use: "work", Args: program.NoArguments, RunE: func(*cobra.Command, []string) error { stdout.WriteString("done"); return nil }},
 				&cobra.Command{Use: "conflict", RunE: func(*cobra.Command, []string) error {
 					return fleet.NewError(fleet.ErrConflict, "", "two lines\nin one")
 				}},

@@ -28,7 +28,7 @@ func (l Limits) orDefault() Limits {
 // Parse parses in within lim. It never fails: what it leaves out is in Problems. A value over Limits.ValueBytes is
 // kept, but not parsed further.
 func Parse(in Input, lim Limits) *Request {
-	b := &builder{r: &Request{in: in}, lim: lim.orDefault()}
+	b := &builder{r: &Request{in: in}, lim: lim.orDefault(), again: againFloor + againFactor*size(in)}
 	b.line()
 	b.headers()
 	b.body()
@@ -69,9 +69,30 @@ func (n node) duplicate(i int) node {
 	return n
 }
 
+// Values inside values are read again, in each of their encodings and in any order of them: without a bound, one small
+// request could unfold into thousands of values as long as itself. Together they hold at most againFactor times the
+// request, and againFloor bytes.
+const (
+	againFactor = 4
+	againFloor  = 64 << 10
+)
+
 type builder struct {
 	r   *Request
 	lim Limits
+	// again is how many bytes of values may still be read again.
+	again int
+}
+
+// size is what the client sent, about.
+func size(in Input) int {
+	n := len(in.URI) + len(in.Body)
+	for name, values := range in.Header {
+		for _, v := range values {
+			n += len(name) + len(v)
+		}
+	}
+	return n
 }
 
 // add records n and what its content holds. It reports false when the request has no room for more values.

@@ -43,6 +43,10 @@ func (b *builder) expand(n node) {
 			continue
 		}
 		parsed = true
+		if !b.afford(n) {
+			b.problem(n.Point[:1], ReasonTooManyValues)
+			return
+		}
 		if err := p.parse(b, n); err != nil && !errors.Is(err, errStop) {
 			b.problem(n.Point, ReasonUnparsable)
 		}
@@ -50,6 +54,18 @@ func (b *builder) expand(n node) {
 	if n.media.set && !parsed {
 		b.problem(n.Point, ReasonNoParser)
 	}
+}
+
+// afford says whether n may be parsed. The body and cookies always are: they are the request's own parts.
+func (b *builder) afford(n node) bool {
+	if n.media.set || isCookie(n) {
+		return true
+	}
+	if len(n.Value.Value) > b.again {
+		return false
+	}
+	b.again -= len(n.Value.Value)
+	return true
 }
 
 // media is what the headers say about the body.

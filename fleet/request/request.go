@@ -50,7 +50,7 @@ const (
 	ReasonUnparsable Reason = "unparsable"
 	// ReasonNoParser: there is no parser for the body's content type.
 	ReasonNoParser Reason = "no_parser"
-	// ReasonTooManyValues: over Limits.Values.
+	// ReasonTooManyValues: over Limits.Values, or too many bytes in values inside values.
 	ReasonTooManyValues Reason = "too_many_values"
 	// ReasonTooDeep: over Limits.Depth.
 	ReasonTooDeep Reason = "too_deep"

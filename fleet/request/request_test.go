@@ -1,8 +1,10 @@
 package request_test
 
 import (
+	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -140,6 +142,33 @@ func TestWhatIsNotParsedIsAProblem(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// Four texts inside each other, each percent-encoded eighteen times, have thousands of readings.
+func TestASmallRequestDoesNotUnfoldIntoALargeOne(t *testing.T) {
+	nested := strings.Repeat("a", 30<<10) + "%" + strings.Repeat("25", 18)
+	for range 4 {
+		b, err := json.Marshal([]string{nested})
+		if err != nil {
+			t.Fatal(err)
+		}
+		nested = string(b)
+	}
+	r := request.Parse(input("/", "application/json", nested), request.Limits{})
+	total := 0
+	for _, v := range r.All() {
+		total += len(v.Value)
+	}
+	if limit := 8*len(nested) + 128<<10; total > limit {
+		t.Errorf("a body of %d bytes became values of %d bytes, more than %d", len(nested), total, limit)
+	}
+	if len(r.At(point(t, `[["post"],["json_doc"],["array","0"],["json_doc"],["array","0"]]`))) != 1 {
+		t.Error("the outer texts are not read any more")
+	}
+	want := request.Problem{Point: fleet.Point{{"post"}}, Reason: request.ReasonTooManyValues}
+	if !slices.ContainsFunc(r.Problems(), func(p request.Problem) bool { return cmp.Equal(p, want) }) {
+		t.Errorf("problems %v, want %v among them", r.Problems(), want)
 	}
 }
 

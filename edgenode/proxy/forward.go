@@ -49,11 +49,10 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	// The server fills in the values when the body ends.
 	out.Trailer = pr.In.Trailer
 	for name := range out.Header {
-		if strings.HasPrefix(name, "X-Forwarded-") {
+		if edgeOnly(name) {
 			delete(out.Header, name)
 		}
 	}
-	out.Header.Del("X-Real-Ip")
 	client := x.client.Addr().String()
 	out.Header.Set("X-Forwarded-For", client)
 	out.Header.Set("X-Forwarded-Host", pr.In.Host)
@@ -65,6 +64,13 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 		version += "." + strconv.Itoa(pr.In.ProtoMinor)
 	}
 	out.Header["Via"] = append(out.Header["Via"], version+" "+x.proxy.via)
+}
+
+// edgeOnly reports whether a header says what only the edge may say. CGI and its successors make one variable of
+// X-Forwarded-For and X_Forwarded_For.
+func edgeOnly(name string) bool {
+	name = strings.ToLower(strings.ReplaceAll(name, "_", "-"))
+	return strings.HasPrefix(name, "x-forwarded-") || name == "forwarded" || name == "x-real-ip" || name == "x-request-id"
 }
 
 // forwarded is the header of RFC 7239. The host is quoted for its port, and needs no escapes: it is a host name.

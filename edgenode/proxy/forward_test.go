@@ -49,7 +49,7 @@ func TestForwardingHeadersAreRebuilt(t *testing.T) {
 		a := do(t, c, http.MethodGet, "https://"+hostName+"/", nil,
 			"X-Forwarded-For", "203.0.113.66", "X-Forwarded-Host", "evil.example", "X-Forwarded-Proto", "ftp", "X-Forwarded-Port", "1",
 			"Forwarded", "for=203.0.113.66", "X-Real-Ip", "203.0.113.66", "X-Request-Id", "mine", "Via", "1.0 squid", "X-Mine", "kept",
-			"Host", hostName+":8443")
+			"X_Forwarded_For", "203.0.113.66", "X_Real-IP", "203.0.113.66", "X_Request_ID", "mine", "X_Mine", "kept", "Host", hostName+":8443")
 		s := a.seen(t)
 		if s.Host != hostName+":8443" {
 			t.Errorf("Host %q was not passed as it was", s.Host)
@@ -57,6 +57,7 @@ func TestForwardingHeadersAreRebuilt(t *testing.T) {
 		want := map[string][]string{
 			"X-Forwarded-For": {"127.0.0.1"}, "X-Forwarded-Host": {hostName + ":8443"}, "X-Forwarded-Proto": {"https"}, "X-Forwarded-Port": nil,
 			"Forwarded": {`for=127.0.0.1;host="` + hostName + `:8443";proto=https`}, "X-Real-Ip": nil, "X-Mine": {"kept"},
+			"X_forwarded_for": nil, "X_real-Ip": nil, "X_request_id": nil, "X_mine": {"kept"},
 		}
 		for name, v := range want {
 			if diff := cmp.Diff(v, s.Header[name]); diff != "" {

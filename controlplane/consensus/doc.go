@@ -8,7 +8,8 @@
 // When something is away:
 //
 //   - Without a quorum, Apply, Barrier and ReadIndex return fleet.ErrUnavailable; nothing is retried here, because only
-//     the caller knows whether a command may be repeated. Reads of the local state machine go on, stale.
+//     the caller knows whether a command may be repeated. Reads of the local state machine go on, stale, also after a
+//     restart: Open gives the state machine what it had.
 //   - A disk that refuses an append makes a leader step down (the others elect a new one), makes a follower refuse
 //     entries, and makes the member report itself unhealthy as "raft_log". The write-ahead log refuses every further
 //     append until it is opened again: free the disk and restart the member.

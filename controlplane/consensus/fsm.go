@@ -2,23 +2,35 @@ package consensus
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/edgefleet/edgefleet/fleet"
 )
 
 // trackedFSM is the given state machine plus the one thing Raft does not tell: which command it has really applied.
 // (raft.AppliedIndex is what was queued for it.)
+//
+// It also writes down how far that is. Raft does not know what was committed until a leader tells it, so that without
+// a quorum a member would start with the state of its last snapshot, or none; with the mark, resume starts it with
+// what it had.
 type trackedFSM struct {
 	fsm     raft.FSM
 	log     *slog.Logger
 	observe func(time.Duration)
+	// mark is nil for a log in memory. It is not synced: one that lags only recovers less.
+	mark *mark
 
-	mu      sync.Mutex
-	applied uint64
+	mu sync.Mutex
+	// applied is the last command that the state machine has, recovered the last that it had before Raft started, passed
+	// the last that Raft gave since.
+	applied, recovered, passed uint64
 	// changed is closed at the next Apply; nil while nobody waits.
 	changed chan struct{}
 }
@@ -26,6 +38,17 @@ type trackedFSM struct {
 // Apply implements raft.FSM. A panic of the state machine is left to end the process (see the package comment); the
 // line written first says where it stood.
 func (f *trackedFSM) Apply(l *raft.Log) any {
+	f.mu.Lock()
+	f.passed = l.Index
+	known := l.Index <= f.recovered
+	f.mu.Unlock()
+	if known {
+		return nil // nobody waits for it: it was proposed before this start
+	}
+	return f.apply(l)
+}
+
+func (f *trackedFSM) apply(l *raft.Log) any {
 	start, done := time.Now(), false
 	defer func() {
 		if !done {
@@ -36,6 +59,11 @@ func (f *trackedFSM) Apply(l *raft.Log) any {
 	result := f.fsm.Apply(l)
 	done = true
 	f.observe(time.Since(start))
+	if f.mark != nil {
+		if err := f.mark.raise(l.Index); err != nil {
+			f.log.DebugContext(context.Background(), "mark of the state machine lags", "err", err)
+		}
+	}
 
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -47,11 +75,58 @@ func (f *trackedFSM) Apply(l *raft.Log) any {
 	return result
 }
 
-// Snapshot implements raft.FSM.
-func (f *trackedFSM) Snapshot() (raft.FSMSnapshot, error) { return f.fsm.Snapshot() }
+// resume gives the state machine what it had when the process ended: the newest snapshot and the commands behind it,
+// up to the one at index marked. It is done before Raft starts.
+func (f *trackedFSM) resume(p parts, marked uint64) error {
+	metas, err := p.snapshots.List()
+	if err != nil {
+		return fmt.Errorf("list snapshots: %w", err)
+	}
+	next := uint64(1)
+	if len(metas) > 0 {
+		_, r, err := p.snapshots.Open(metas[0].ID)
+		if err == nil {
+			err = f.fsm.Restore(r)
+		}
+		if err != nil {
+			return fmt.Errorf("%w: restore snapshot %s: %w", fleet.ErrCorrupt, metas[0].ID, err)
+		}
+		next = metas[0].Index + 1
+	}
+	for ; next <= marked; next++ {
+		var l raft.Log
+		switch err := p.logs.GetLog(next, &l); {
+		case errors.Is(err, raft.ErrLogNotFound):
+			return nil // a log that a snapshot replaced
+		case err != nil:
+			return fmt.Errorf("read log entry %d: %w", next, err)
+		case l.Type == raft.LogCommand:
+			f.apply(&l)
+			f.recovered = next
+		}
+	}
+	return nil
+}
 
-// Restore implements raft.FSM.
-func (f *trackedFSM) Restore(r io.ReadCloser) error { return f.fsm.Restore(r) }
+// Snapshot implements raft.FSM. Raft takes a snapshot to be of what it applied itself: there is none until it has
+// applied what was recovered.
+func (f *trackedFSM) Snapshot() (raft.FSMSnapshot, error) {
+	f.mu.Lock()
+	ahead := f.passed < f.recovered
+	f.mu.Unlock()
+	if ahead {
+		return nil, raft.ErrNothingNewToSnapshot
+	}
+	return f.fsm.Snapshot()
+}
+
+// Restore implements raft.FSM: with a snapshot of the leader.
+func (f *trackedFSM) Restore(r io.ReadCloser) error {
+	f.mu.Lock()
+	f.recovered = 0
+	f.mu.Unlock()
+	return f.fsm.Restore(r)
+}
 
 // wait returns when the command at index was applied, or ctx ends.
 func (f *trackedFSM) wait(ctx context.Context, index uint64) error {

@@ -46,6 +46,9 @@ type parts struct {
 	snapshots raft.SnapshotStore
 	transport raft.Transport
 	mark      *mark
+	// applied is the mark of the state machine, marked what it said; nil and 0 for a log in memory.
+	applied *mark
+	marked  uint64
 	// disconnect breaks every connection, so that Raft's goroutines are not held up by a peer that is slow.
 	disconnect func() error
 	// release gives back disk and lock after Raft stopped.
@@ -80,7 +83,7 @@ func Open(o Options) (*Node, error) {
 	}
 	n, err := open(o, parts{
 		logs: d.wal, stable: d.wal, snapshots: d.snaps, transport: transport, mark: d.mark,
-		disconnect: disconnect, release: d.close,
+		applied: d.applied, marked: d.marked, disconnect: disconnect, release: d.close,
 	})
 	if err != nil {
 		return nil, errors.Join(err, disconnect(), d.close())
@@ -101,9 +104,12 @@ func open(o Options, p parts) (*Node, error) {
 	}
 	n := &Node{
 		member: o.Member, log: tel.Logger, logs: cached, parts: p,
-		fsm:       &trackedFSM{fsm: o.FSM, log: tel.Logger, observe: applySeconds(tel)},
+		fsm:       &trackedFSM{fsm: o.FSM, log: tel.Logger, observe: applySeconds(tel), mark: p.applied},
 		advertise: p.transport.LocalAddr(),
 		closing:   make(chan struct{}),
+	}
+	if err := n.fsm.resume(p, p.marked); err != nil {
+		return nil, fmt.Errorf("recover the state of member %s: %w", o.Member, err)
 	}
 	n.leadership.changed = make(chan struct{})
 	notify := make(chan bool, 1)
@@ -115,8 +121,8 @@ func open(o Options, p parts) (*Node, error) {
 	return n, nil
 }
 
-// newRaft turns the panics of Raft's start, which come before its goroutines, into errors: it panics when the state
-// machine refuses the newest snapshot and the log does not reach back to an older one.
+// newRaft turns the panics of Raft's start, which come before its goroutines, into errors: it panics when it cannot read
+// an entry behind the snapshot.
 func newRaft(c *raft.Config, fsm raft.FSM, logs raft.LogStore, p parts) (r *raft.Raft, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {

@@ -253,3 +253,41 @@ func TestStatsAndMetrics(t *testing.T) {
 		}
 	}
 }
+
+func TestAMemberThatStartsWithoutAQuorumHasTheStateThatItHad(t *testing.T) {
+	ms := cluster(t, 3, nil)
+	apply(t, ms[0], "before the snapshot")
+	await := func(m *member, want ...string) {
+		t.Helper()
+		eventually(t, "the member has "+want[len(want)-1], m.fsm.holds(want[len(want)-1]))
+		if diff := cmp.Diff(want, m.fsm.all()); diff != "" {
+			t.Errorf("commands (-want +got):\n%s", diff)
+		}
+	}
+	await(ms[2], "first", "before the snapshot")
+	if err := ms[2].Snapshot(); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, ms[0], "second")
+	apply(t, ms[0], "third")
+	await(ms[2], "first", "before the snapshot", "second", "third")
+	for _, m := range ms {
+		m.crash(t)
+	}
+
+	alone := start(t, ms[2].options)
+	if diff := cmp.Diff([]string{"first", "before the snapshot", "second", "third"}, alone.fsm.all()); diff != "" {
+		t.Errorf("without the others (-want +got):\n%s", diff)
+	}
+	if err := alone.Snapshot(); err != nil {
+		t.Errorf("a snapshot before raft has caught up: %v", err)
+	}
+	other := start(t, ms[0].options)
+	apply(t, leaderOf(t, alone, other), "fourth")
+	for _, m := range []*member{alone, other} {
+		await(m, "first", "before the snapshot", "second", "third", "fourth")
+	}
+	if err := alone.Snapshot(); err != nil {
+		t.Error(err)
+	}
+}

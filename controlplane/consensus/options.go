@@ -136,6 +136,7 @@ func (o Options) config(notify chan<- bool) *raft.Config {
 	c.SnapshotInterval = o.SnapshotInterval
 	c.TrailingLogs = o.TrailingLogs
 	c.NotifyCh = notify
+	c.NoSnapshotRestoreOnStart = true // trackedFSM.resume has done it
 	c.NoLegacyTelemetry = true
 	// A leader that is removed stays a follower without a vote until its process is stopped: it must not look crashed.
 	c.ShutdownOnRemove = false

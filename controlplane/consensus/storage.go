@@ -32,6 +32,9 @@ type disk struct {
 	wal   *wal.WAL
 	mark  *mark
 	snaps *raft.FileSnapshotStore
+	// applied is the mark of the state machine, marked what it said.
+	applied *mark
+	marked  uint64
 }
 
 // openDisk locks the directory, opens what is there and reads all of it once, so that damage is met here, by a
@@ -53,6 +56,9 @@ func openDisk(o Options, log hclog.Logger) (_ *disk, err error) {
 	var marked uint64
 	if d.mark, marked, err = openMark(filepath.Join(o.Dir, "mark")); err != nil {
 		return nil, fmt.Errorf("open the mark of the log: %w", err)
+	}
+	if d.applied, d.marked, err = openMark(filepath.Join(o.Dir, "applied")); err != nil {
+		return nil, fmt.Errorf("open the mark of the state machine: %w", err)
 	}
 	d.meta = &metadb.BoltMetaDB{}
 	if d.wal, err = openWAL(walDir, d.meta, o.segmentBytes, log); err != nil {
@@ -198,6 +204,9 @@ func (d *disk) close() error {
 	}
 	if d.mark != nil {
 		errs = append(errs, d.mark.close())
+	}
+	if d.applied != nil {
+		errs = append(errs, d.applied.close())
 	}
 	if d.lock != nil {
 		errs = append(errs, d.lock.Close())

@@ -122,6 +122,7 @@ func (m *member) start(ctx context.Context) error {
 	m.parts.Start(ctx, "dns", m.dns.Run)
 	m.startAPI(ctx, apiLn)
 	m.parts.Start(ctx, "leader", m.lead)
+	m.parts.Start(ctx, "leader check", m.watchLeader)
 	m.tel.Health.Set("state", nil)
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/miekg/dns"
 
 	"github.com/edgefleet/edgefleet/controlplane"
 	"github.com/edgefleet/edgefleet/controlplane/client"
@@ -348,4 +351,57 @@ func TestTenantsAreIslands(t *testing.T) {
 	if err := red.Do(t.Context(), http.MethodGet, "/v1/whoami", nil, nil, nil); !errors.Is(err, fleet.ErrUnauthenticated) {
 		t.Errorf("a revoked token: got %v", err)
 	}
+}
+
+func TestAMemberThatStartsAloneAnswersFromWhatItHad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts three members")
+	}
+	c := start(t, 3)
+	tenant(t, c.client(), "acme")
+	for i := range c.members {
+		c.await("every member has the tenant", func() bool {
+			_, err := client.Get[fleet.Tenant](t.Context(), c.at(i), "/v1/tenants/acme", url.Values{"consistency": {"stale"}})
+			return err == nil
+		})
+	}
+	for _, m := range c.members {
+		m.stop(t)
+	}
+	alone := c.run(c.members[1].config)
+	cl := c.must(client.New(client.Options{Addrs: []string{alone.config.APIListen}, CACert: c.cacert, Token: c.token}))
+	c.await("a stale read is answered", func() bool {
+		_, err := client.Get[fleet.Tenant](t.Context(), cl, "/v1/tenants/acme", url.Values{"consistency": {"stale"}})
+		return err == nil
+	})
+	if _, err := client.Get[fleet.Tenant](t.Context(), cl, "/v1/tenants/acme", nil); !errors.Is(err, fleet.ErrUnavailable) {
+		t.Errorf("a linearizable read: %v", err)
+	}
+	c.await("/readyz says that there is no leader", func() bool { return strings.Contains(readyz(t, alone), "no leader") })
+	q := new(dns.Msg)
+	q.SetQuestion("edge.example.", dns.TypeSOA)
+	if a, err := dns.ExchangeContext(t.Context(), q, alone.config.DNSListen); err != nil || a.Rcode != dns.RcodeSuccess || len(a.Answer) == 0 {
+		t.Errorf("the zone: %v, %v", a, err)
+	}
+	c.run(c.members[0].config)
+	c.await("with a second member, /readyz is well", func() bool { return strings.Contains(readyz(t, alone), `"ready":true`) })
+}
+
+// readyz is what /readyz of a member says, empty without an answer.
+func readyz(t *testing.T, r *running) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+r.config.AdminListen+"/readyz", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = res.Body.Close() }()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		return ""
+	}
+	return string(b)
 }

@@ -49,3 +49,28 @@ func (m *member) again(name string, run func(context.Context) error) func(contex
 		return nil
 	}
 }
+
+// leaderless is how long there may be no leader before a member says that it is not ready: longer than an election.
+const leaderless = 2 * time.Second
+
+// watchLeader keeps the readiness check of the leader.
+func (m *member) watchLeader(ctx context.Context) error {
+	tick := time.NewTicker(leaderless / 4)
+	defer tick.Stop()
+	last := time.Now()
+	for {
+		if id, _ := m.raft.Leader(); id != "" {
+			last = time.Now()
+		}
+		var err error
+		if time.Since(last) > leaderless {
+			err = fleet.NewError(fleet.ErrUnavailable, "leader", "no leader: fewer than a majority of the voters run and reach each other on the Raft port; stale reads, DNS and polls are answered")
+		}
+		m.tel.Health.Set("leader", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}

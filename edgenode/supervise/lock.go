@@ -19,12 +19,16 @@ const lockFile = "supervisor.lock"
 func lockDir(dir string) (*os.File, error) {
 	path := filepath.Join(dir, lockFile)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, syscall.EROFS) {
+		f, err = os.Open(path) // a disk that went read-only still holds all that serving needs
+	}
 	if err != nil {
 		return nil, fleet.Invalid("data_dir", "cannot lock the data directory: %v", err)
 	}
 	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if err == nil {
-		return f, record(f)
+		record(f)
+		return f, nil
 	}
 	holder, readErr := io.ReadAll(io.LimitReader(f, 32))
 	err = errors.Join(err, readErr, f.Close())
@@ -35,13 +39,10 @@ func lockDir(dir string) (*os.File, error) {
 	return nil, fmt.Errorf("lock %s: %w", path, err)
 }
 
-// record writes our process id into the lock file, for the message above.
-func record(f *os.File) error {
-	if err := f.Truncate(0); err != nil {
-		return fmt.Errorf("write lock file: %w", err)
+// record writes our process id into the lock file, for the message above. On a full disk there is none: that is no reason
+// not to serve.
+func record(f *os.File) {
+	if f.Truncate(0) == nil {
+		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
-	if _, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
-		return fmt.Errorf("write lock file: %w", err)
-	}
-	return nil
 }

@@ -243,6 +243,16 @@ func TestASecondSupervisorIsRefused(t *testing.T) {
 	}
 }
 
+// A pipe in its place can be locked and not written, as a file on a full disk.
+func TestALockFileThatCannotBeWrittenStopsNoService(t *testing.T) {
+	h := newHost(t, "127.0.0.1:1").enrolled()
+	if err := syscall.Mkfifo(filepath.Join(h.dir, "data", "supervisor.lock"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.supervise()
+	h.pid()
+}
+
 func TestAPortInUseIsSaidWithItsHolder(t *testing.T) {
 	h := newHost(t, "127.0.0.1:1", "drain_timeout: 1s").enrolled()
 	l, err := net.Listen("tcp", h.http)

@@ -19,6 +19,7 @@ import (
 	"github.com/edgefleet/edgefleet/controlplane"
 	"github.com/edgefleet/edgefleet/controlplane/client"
 	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/tls/mtls"
 )
 
 // patience is how long a test waits for something that takes a fraction of it.
@@ -404,4 +405,44 @@ func readyz(t *testing.T, r *running) string {
 		return ""
 	}
 	return string(b)
+}
+
+func TestAMemberThatTheLeaderCannotReachGetsNoVote(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a member")
+	}
+	c := start(t, 1)
+	cfg := newConfig(t, "m2", c.kek)
+	tok, err := client.Post[client.JoinTokenCreated](t.Context(), c.client(), "/v1/join-tokens", client.JoinTokenCreate{Kind: fleet.JoinMember})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := controlplane.Join(t.Context(), cfg, tok.Secret, c.members[0].config.APIListen); err != nil {
+		t.Fatal(err)
+	}
+	identity := filepath.Join(cfg.DataDir, "identity")
+	src, err := mtls.OpenSource(filepath.Join(identity, "member.crt"), filepath.Join(identity, "member.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots, err := mtls.PoolFromPEM(c.cacert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cl := c.must(client.New(client.Options{Addrs: []string{c.members[0].config.APIListen}, TLS: mtls.ClientTLS(src, roots, "", nil)}))
+	s, err := client.Get[client.ClusterStatus](t.Context(), c.client(), "/v1/cluster", nil)
+	if err != nil || len(s.Members) != 2 {
+		t.Fatalf("members %+v, %v", s.Members, err)
+	}
+	// Its Raft port is closed: it does not run.
+	err = cl.Do(t.Context(), http.MethodPost, "/v1/cluster/announce", nil, s.Members[1].Member, nil)
+	if !errors.Is(err, fleet.ErrConflict) || !strings.Contains(err.Error(), "the Raft port of member m2") {
+		t.Errorf("the announcement: %v", err)
+	}
+	tenant(t, c.client(), "acme")
+	c.run(cfg)
+	c.await("once it is reached, it votes", func() bool {
+		s, err := client.Get[client.ClusterStatus](t.Context(), c.client(), "/v1/cluster", nil)
+		return err == nil && len(s.Members) == 2 && s.Members[1].Suffrage == "voter"
+	})
 }

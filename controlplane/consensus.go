@@ -2,7 +2,9 @@ package controlplane
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
+	"slices"
 
 	"github.com/hashicorp/raft"
 
@@ -19,15 +21,22 @@ func (c Config) openConsensus(t trust, machine raft.FSM, tel *observability.Tele
 	return consensus.Open(consensus.Options{
 		Dir: c.path("raft"), Member: c.Member, Bind: c.RaftListen, Advertise: c.advertised("").Raft,
 		ServerTLS: mtls.ServerTLS(t.source, t.memberCA, allow),
-		ClientTLS: mtls.ClientTLS(t.source, t.memberCA, mtls.MemberServerName(t.Cluster), allow),
+		ClientTLS: t.raftTLS(),
 		FSM:       machine, Telemetry: tel,
 	})
+}
+
+// raftTLS is how this member connects to the Raft ports of others.
+func (t trust) raftTLS() *tls.Config {
+	return mtls.ClientTLS(t.source, t.memberCA, mtls.MemberServerName(t.Cluster), mtls.MembersOnly(t.Cluster))
 }
 
 // proposer is Raft as the API and the leader's loops see it.
 type proposer struct {
 	node   *consensus.Node
 	member fleet.MemberID
+	// raftTLS proves to another member's Raft port who this one is.
+	raftTLS *tls.Config
 }
 
 // Propose commits a command and returns what the state machine answered.
@@ -93,9 +102,31 @@ func (p proposer) voters() int {
 	return n
 }
 
-// AddVoter adds a member to the Raft configuration.
+// AddVoter adds a member to the Raft configuration, if this member can reach it: a vote that cannot be asked for counts
+// all the same, and would leave a small cluster without a quorum for as long as a firewall stands.
 func (p proposer) AddVoter(ctx context.Context, id fleet.MemberID, addr string) error {
+	known, err := p.node.Servers()
+	if err != nil {
+		return err
+	}
+	if slices.Contains(known, consensus.Server{ID: id, Address: addr, Suffrage: consensus.Voter}) {
+		return p.node.AddVoter(ctx, id, addr) // which makes sure of it
+	}
+	if err := p.reach(ctx, addr); err != nil {
+		return fleet.NewError(fleet.ErrConflict, "raft", "the Raft port of member %s, %s, cannot be reached from member %s, which leads: open it between all members (%v)", id, addr, p.member, err)
+	}
 	return p.node.AddVoter(ctx, id, addr)
+}
+
+// reach connects to another member's Raft port as Raft would.
+func (p proposer) reach(ctx context.Context, addr string) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	conn, err := (&tls.Dialer{Config: p.raftTLS}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // Remove takes a member out of the Raft configuration.

@@ -215,6 +215,12 @@ func (a *API) memberAnnounce(ctx context.Context, in *Input[fleet.Member]) (*Bod
 		return nil, err
 	}
 	known, ok := a.view().Member(m.ID)
+	if !ok { // the member would give up, so a new leader must not say it before it has everything
+		if _, err := a.o.Consensus.ReadIndex(ctx); err != nil {
+			return nil, err
+		}
+		known, ok = a.view().Member(m.ID)
+	}
 	if !ok {
 		return nil, fleet.NewError(fleet.ErrDenied, "id", "member %s was removed from the cluster: join it again with a new token", m.ID)
 	}

@@ -115,12 +115,13 @@ func (s *Store) conclude(ctx context.Context, h head.Head, err error) fleet.Head
 
 func (s *Store) serves(h head.Head) bool {
 	t := s.current[h.Kind]
-	return t != nil && t.head.Version == h.Version && t.head.Root == h.Root
+	return t != nil && !t.partial && t.head.Version == h.Version && t.head.Root == h.Root
 }
 
 // accept holds the order of heads: newer than what is served, and not older than what was served before the disk was damaged.
+// A head that is served in part may come again.
 func (s *Store) accept(h head.Head) error {
-	if t := s.current[h.Kind]; t != nil {
+	if t := s.current[h.Kind]; t != nil && (!t.partial || t.head != h) {
 		if err := head.Accept(t.head.Version, t.head.Root, h); err != nil {
 			return err
 		}
@@ -143,7 +144,7 @@ func (s *Store) adopt(ctx context.Context, v verified, keys keyset, fetch Fetch)
 		return err
 	}
 	before, beforePrevious, beforeKeys := s.current[kind], s.previous[kind], s.keys
-	if before != nil {
+	if before != nil && before.head != t.head {
 		s.previous[kind] = before.kept()
 	}
 	s.current[kind] = t

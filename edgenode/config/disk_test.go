@@ -74,6 +74,40 @@ func TestADamagedBlobFallsBackToThePreviousHeadOfItsKind(t *testing.T) {
 	}
 }
 
+func TestADamagedBundleCostsItsOwnTenantOnly(t *testing.T) {
+	c, dir := newControl(t), t.TempDir()
+	e := c.open(dir)
+	// Both generations on disk name the same bundle of tenant other.
+	both := func(names ...fleet.HostName) map[fleet.TenantID]any {
+		return map[fleet.TenantID]any{"acme": hosts("acme", names...), "other": hosts("other", "other.example.com")}
+	}
+	c.apply(e, nil, c.head(fleet.HeadConfig, 1, both("a.example.com")))
+	second := c.head(fleet.HeadConfig, 2, both("a.example.com", "b.example.com"))
+	c.apply(e, nil, second)
+	if damage(t, dir, "other.example.com") != 1 {
+		t.Fatal("no blob to damage")
+	}
+	e = c.open(dir)
+	snap := e.Snapshot()
+	if snap.Hosts["b.example.com"] == nil || snap.Hosts["other.example.com"] != nil {
+		t.Fatalf("served %v", served(e))
+	}
+	if r := e.Reports(); len(r) != 1 || r[0].Reason == "" {
+		t.Errorf("reports %+v", r)
+	}
+	// Another kind that is stored meanwhile does not make the rest good.
+	c.apply(e, nil, c.head(fleet.HeadRuleset, 1, oneTenant(ruleset("evil"))))
+	e = c.open(dir)
+	c.fetched = nil
+	reports := c.apply(e, nil, second)
+	if len(reports) != 1 || reports[0].Reason != "" || len(e.Snapshot().Hosts) != 3 || len(c.fetched) != 1 {
+		t.Errorf("reports %+v, served %v, fetched %d blobs", reports, served(e), len(c.fetched))
+	}
+	if e = c.open(dir); len(e.Snapshot().Hosts) != 3 {
+		t.Errorf("after a restart: served %v", served(e))
+	}
+}
+
 func TestPreviousCertificatesStillOpenAfterTwoEpochs(t *testing.T) {
 	c, dir := newControl(t), t.TempDir()
 	generations(c, dir)

@@ -31,6 +31,8 @@ type tree struct {
 	blobs map[fleet.Digest]bool
 	// epochs are the group keys without which the tree does not load.
 	epochs map[uint64]bool
+	// partial says that tenants are missing: their bundles were damaged on disk.
+	partial bool
 }
 
 // kept is what stays in memory of a tree that is only there to fall back to.
@@ -71,9 +73,11 @@ type loader struct {
 	fetch func(ctx context.Context, d fleet.Digest) ([]byte, error)
 	// known are the parts of the tree that is served: a bundle that did not change is not decoded again.
 	known map[fleet.TenantID]part
+	// skip, if set, is told of a tenant whose bundle does not load, and the tree is loaded without that tenant.
+	skip func(tenant fleet.TenantID, err error)
 }
 
-// load reads and checks the whole tree of h. One tenant's bad bundle fails it.
+// load reads and checks the whole tree of h. One tenant's bad bundle fails it, unless it may be skipped.
 func (l loader) load(ctx context.Context, s fleet.SignedHead, h head.Head) (*tree, error) {
 	t := &tree{head: h, signed: s, tenants: map[fleet.TenantID]part{}}
 	index, blobs, err := l.index(ctx, h.Root)
@@ -94,12 +98,17 @@ func (l loader) load(ctx context.Context, s fleet.SignedHead, h head.Head) (*tre
 		}
 		group.Go(func() error {
 			p, err := l.part(ctx, h.Kind, tenant, d)
-			if err != nil {
-				return fmt.Errorf("tenant %s: %w", tenant, err)
-			}
 			mu.Lock()
 			defer mu.Unlock()
-			t.tenants[tenant] = p
+			switch {
+			case err == nil:
+				t.tenants[tenant] = p
+			case l.skip != nil:
+				t.partial = true
+				l.skip(tenant, err)
+			default:
+				return fmt.Errorf("tenant %s: %w", tenant, err)
+			}
 			return nil
 		})
 	}

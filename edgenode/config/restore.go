@@ -87,7 +87,28 @@ func (s *Store) restoreKind(ctx context.Context, kind fleet.HeadKind, list []fle
 		s.report(h, "")
 	}
 	if s.current[kind] == nil && lost != nil {
+		s.restorePart(ctx, l, kind, list)
 		s.report(s.lostHead(kind), reasonOf(fmt.Errorf("last-known-good state is damaged: %w", lost)))
+	}
+}
+
+// restorePart serves the first candidate whose manifests are whole, without the tenants whose bundles are damaged: most
+// bundles are the same in all candidates, and one tenant's must not take the others' hosts down. The head is taken again
+// when it is offered.
+func (s *Store) restorePart(ctx context.Context, l loader, kind fleet.HeadKind, list []fleet.SignedHead) {
+	log := s.options.Telemetry.Logger
+	l.skip = func(tenant fleet.TenantID, err error) {
+		log.ErrorContext(ctx, "tenant is not served: its stored bundle does not load", "kind", string(kind), "tenant", tenant, "err", err)
+	}
+	for _, signed := range list {
+		h, err := s.stored(signed, kind)
+		if err != nil {
+			continue
+		}
+		if t, err := l.load(ctx, signed, h); err == nil && len(t.tenants) > 0 {
+			s.current[kind] = t
+			return
+		}
 	}
 }
 

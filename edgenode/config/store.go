@@ -67,7 +67,7 @@ type Store struct {
 }
 
 // Open loads the last-known-good state and serves it at once. Damaged state is never a reason not to start: the previous
-// heads are used instead, or none, and Reports says so. It fails only when the directory cannot be used.
+// heads are used instead, or what is whole of them, and Reports says so. It fails only when the directory cannot be used.
 func Open(o Options) (*Store, error) {
 	if err := o.validate(); err != nil {
 		return nil, err

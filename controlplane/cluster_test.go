@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -445,4 +446,25 @@ func TestAMemberThatTheLeaderCannotReachGetsNoVote(t *testing.T) {
 		s, err := client.Get[client.ClusterStatus](t.Context(), c.client(), "/v1/cluster", nil)
 		return err == nil && len(s.Members) == 2 && s.Members[1].Suffrage == "voter"
 	})
+}
+
+func TestTheBusComesBackOnceItsPortIsFree(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits until the bus gives up its first attempt")
+	}
+	c := start(t, 1)
+	first := c.members[0]
+	c.await("the member is ready", func() bool { return strings.Contains(readyz(t, first), `"ready":true`) })
+	// A member alone has no routes, so their port is free for a stranger.
+	stranger, err := net.Listen("tcp", first.config.NATSRouteListen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = stranger.Close() }()
+	c.join(newConfig(t, "m2", c.kek))
+	c.await("/readyz says that the bus is away", func() bool { return strings.Contains(readyz(t, first), `"bus"`) })
+	if err := stranger.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.await("the member is ready again", func() bool { return strings.Contains(readyz(t, first), `"ready":true`) })
 }

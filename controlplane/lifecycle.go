@@ -21,6 +21,7 @@ import (
 // announce tells the cluster this member's addresses and asks to vote, until it is a voter with these addresses.
 func (m *member) announce(ctx context.Context) error {
 	self := m.c.advertised(observability.Version)
+	said := ""
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		if m.announced(self) {
 			return nil
@@ -29,7 +30,10 @@ func (m *member) announce(ctx context.Context) error {
 		if errors.Is(err, fleet.ErrDenied) {
 			return err
 		}
-		if err != nil && ctx.Err() == nil {
+		if errors.Is(err, fleet.ErrConflict) && err.Error() != said { // which waiting does not cure
+			said = err.Error()
+			m.tel.Logger.WarnContext(ctx, "the leader does not let this member vote yet", "member", self.ID, "err", err)
+		} else if err != nil && ctx.Err() == nil {
 			m.tel.Logger.DebugContext(ctx, "announcement not heard yet", "member", self.ID, "err", err)
 		}
 		select {
@@ -121,17 +125,24 @@ func (m *member) admission(ctx context.Context) error {
 	}
 }
 
-// routes keeps the bus clustered with the members that the state knows.
+// routesRetry is the pause before a bus that did not come back after a change of the membership is started again.
+const routesRetry = time.Second
+
+// routes keeps the bus clustered with the members that the state knows. Until it is, it tries again: without, a member
+// of which the server did not come back would have no bus until the membership changes once more.
 func (m *member) routes(ctx context.Context) error {
 	for {
 		ws := m.state.Watch(state.Members)
-		if err := m.bus.SetRoutes(m.otherRoutes()); err != nil {
-			m.tel.Health.Set("bus", err)
-			m.tel.Logger.ErrorContext(ctx, "bus cannot follow the membership", "err", err)
-		} else {
-			m.tel.Health.Set("bus", nil)
+		err := m.bus.SetRoutes(m.otherRoutes())
+		m.tel.Health.Set("bus", err)
+		wait, cancel := ctx, context.CancelFunc(func() {})
+		if err != nil {
+			m.tel.Logger.ErrorContext(ctx, "bus cannot follow the membership, trying again", "err", err)
+			wait, cancel = context.WithTimeout(ctx, routesRetry)
 		}
-		if ws.WatchCtx(ctx) != nil {
+		_ = ws.WatchCtx(wait)
+		cancel()
+		if ctx.Err() != nil {
 			return nil
 		}
 	}

@@ -468,3 +468,23 @@ func TestTheBusComesBackOnceItsPortIsFree(t *testing.T) {
 	}
 	c.await("the member is ready again", func() bool { return strings.Contains(readyz(t, first), `"ready":true`) })
 }
+
+func TestAFailedJoinLeavesTheDirectoryAsItWas(t *testing.T) {
+	for _, existed := range []bool{true, false} {
+		cfg := newConfig(t, "m2", "/nowhere")
+		if existed {
+			if err := os.Mkdir(cfg.DataDir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 {
+			if _, err := controlplane.Join(t.Context(), cfg, "efm1.id.secret.pin", cfg.APIListen); !errors.Is(err, fleet.ErrUnavailable) {
+				t.Errorf("existed %v: %v", existed, err)
+			}
+		}
+		entries, err := os.ReadDir(cfg.DataDir)
+		if len(entries) > 0 || (err == nil) != existed {
+			t.Errorf("existed %v: it holds %v, %v", existed, entries, err)
+		}
+	}
+}

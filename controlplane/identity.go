@@ -26,21 +26,35 @@ type membership struct {
 	Peers []string `json:"peers,omitempty"`
 }
 
-// requireEmpty refuses to make an identity over anything.
-func (c Config) requireEmpty(command string) error {
+// requireEmpty refuses to make an identity over anything; existed says that there is an empty directory.
+func (c Config) requireEmpty(command string) (existed bool, err error) {
 	if m, err := c.membership(); err == nil {
-		return fleet.NewError(fleet.ErrConflict, "data_dir", "%s holds member %s of cluster %s already: start it with 'controlplane run', or give another data_dir to %s", c.DataDir, m.Member, m.Cluster, command)
+		return true, fleet.NewError(fleet.ErrConflict, "data_dir", "%s holds member %s of cluster %s already: start it with 'controlplane run', or give another data_dir to %s", c.DataDir, m.Member, m.Cluster, command)
 	}
 	switch ok, err := c.empty(); {
 	case err != nil:
-		return err
+		return true, err
 	case !ok:
-		return fleet.NewError(fleet.ErrConflict, "data_dir", "%s is not empty: %s needs an empty directory; move what is there aside first", c.DataDir, command)
+		return true, fleet.NewError(fleet.ErrConflict, "data_dir", "%s is not empty: %s needs an empty directory; move what is there aside first", c.DataDir, command)
 	}
+	_, err = os.Stat(c.DataDir)
+	existed = err == nil
 	if err := os.MkdirAll(c.path(dirIdentity), 0o700); err != nil {
-		return fleet.Invalid("data_dir", "data_dir: cannot make %s: %v", c.DataDir, err)
+		return existed, fleet.Invalid("data_dir", "data_dir: cannot make %s: %v", c.DataDir, err)
 	}
-	return nil
+	return existed, nil
+}
+
+// discard undoes a failed init or join: the directory is as empty, or as missing, as it was before.
+func (c Config) discard(existed bool) error {
+	if !existed {
+		return os.RemoveAll(c.DataDir)
+	}
+	entries, err := os.ReadDir(c.DataDir) // itself it may be a mount, or in a directory that is not ours
+	for _, e := range entries {
+		err = errors.Join(err, os.RemoveAll(c.path(e.Name())))
+	}
+	return err
 }
 
 func (c Config) membership() (membership, error) {

@@ -9,7 +9,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/edgefleet/edgefleet/controlplane/api"
@@ -47,12 +46,13 @@ func Init(ctx context.Context, c Config) (out Initialized, err error) {
 	if c.KEKFile == "" {
 		return out, fleet.Invalid("kek_file", "init needs kek_file: where the key-encryption key is, or will be made")
 	}
-	if err := c.requireEmpty("init"); err != nil {
+	existed, err := c.requireEmpty("init")
+	if err != nil {
 		return out, err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.RemoveAll(c.DataDir))
+			err = errors.Join(err, c.discard(existed))
 		}
 	}()
 	kek, err := c.makeKEK()

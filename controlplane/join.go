@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 	"strings"
 	"time"
 
@@ -24,12 +23,13 @@ func Join(ctx context.Context, c Config, token, address string) (cluster fleet.C
 	if host, port, err := net.SplitHostPort(address); err != nil || host == "" || port == "" {
 		return "", fleet.Invalid("address", "%q is not the API address of a member: give --address host:port, such as 203.0.113.1:8440", address)
 	}
-	if err := c.requireEmpty("join"); err != nil {
+	existed, err := c.requireEmpty("join")
+	if err != nil {
 		return "", err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.RemoveAll(c.DataDir))
+			err = errors.Join(err, c.discard(existed))
 		}
 	}()
 	_, keyPEM, csr, err := newKey()

@@ -35,12 +35,12 @@ type configPage struct {
 var configPages = []configPage{
 	{
 		"Members of the control plane", "`controlplane init`, `join` and `run` read one file, by default `/etc/edgefleet/controlplane.yaml`.", "options.go", "Config",
-		"data_dir: /var/lib/edgefleet\nmember: m1\ncluster_zone: edge.example.net\nadvertise: 203.0.113.1\nkek_file: /etc/edgefleet/kek\nacme:\n  directory: https://acme-v02.api.letsencrypt.org/directory\n  email: ops@example.net\n",
+		"data_dir: /var/lib/edgefleet/controlplane\nmember: m1\ncluster_zone: edge.example.net\nadvertise: 203.0.113.1\nkek_file: /etc/edgefleet/kek\nacme:\n  directory: https://acme-v02.api.letsencrypt.org/directory\n  email: ops@example.net\n",
 		func(path string) error { _, err := controlplane.LoadConfig(path); return err },
 	},
 	{
 		"Edge hosts", "`edgesupervisor` and the `edgenode` that it starts read one file, by default `/etc/edgefleet/edge.yaml`.", "../edgenode/settings/settings.go", "Settings",
-		"data_dir: /var/lib/edgefleet\naddresses: [203.0.113.10]\ncontrol_plane: [\"203.0.113.1:8440\", \"203.0.113.2:8440\", \"203.0.113.3:8440\"]\njoin_token_file: /etc/edgefleet/join.token\n",
+		"data_dir: /var/lib/edgefleet/edge\naddresses: [203.0.113.10]\ncontrol_plane: [\"203.0.113.1:8440\", \"203.0.113.2:8440\", \"203.0.113.3:8440\"]\njoin_token_file: /etc/edgefleet/join.token\n",
 		func(path string) error { _, err := settings.Load(path); return err },
 	},
 }

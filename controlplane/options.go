@@ -105,7 +105,7 @@ func setDefault[T comparable](field *T, value T) {
 // validate returns the first problem; its Field is the YAML path of the setting.
 func (c Config) validate() error {
 	if !filepath.IsAbs(c.DataDir) {
-		return fleet.Invalid("data_dir", "%q is not an absolute path: give one such as /var/lib/edgefleet", c.DataDir)
+		return fleet.Invalid("data_dir", "%q is not an absolute path: give one such as /var/lib/edgefleet/controlplane", c.DataDir)
 	}
 	if err := fleet.ValidateID("member", c.Member); err != nil {
 		return err

@@ -127,7 +127,7 @@ func (a *app) nodeCordon(cordon bool) *cobra.Command {
 func (a *app) nodeRevoke() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "revoke NODE", Short: "End a node's identity for ever", Args: exact("NODE"), ValidArgsFunction: first(a.completeNodes),
-		Long:    "End a node's identity for ever: it leaves DNS, gets nothing any more, and never comes back under this name. The group's key is renewed.",
+		Long:    "End a node's identity for ever: it leaves DNS, gets nothing any more, and never comes back under this name.",
 		Example: "  fleetctl node revoke n1 --yes",
 	}
 	yes := yesFlag(cmd)

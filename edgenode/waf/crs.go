@@ -129,13 +129,18 @@ func (e *Engine) addBody(ctx context.Context, tx types.Transaction, r *request.R
 	if len(body) == 0 {
 		return nil
 	}
-	if len(body) > e.options.BodyLimit || req.Truncated {
+	truncated := len(body) > e.options.BodyLimit || req.Truncated
+	if truncated {
 		e.incomplete(ctx, "body_limit")
 		body = body[:min(len(body), e.options.BodyLimit)]
 	}
-	if parsedByCoraza(req.Header) {
+	kind := mediaType(req.Header)
+	if parsedByCoraza(kind) {
 		if _, _, err := tx.WriteRequestBody(body); err != nil {
 			return fmt.Errorf("write body: %w", err)
+		}
+		if truncated && strings.HasSuffix(kind, "json") {
+			addTorn(tx, r)
 		}
 		return nil
 	}
@@ -152,9 +157,24 @@ func (e *Engine) addBody(ctx context.Context, tx types.Transaction, r *request.R
 	return nil
 }
 
-func parsedByCoraza(h http.Header) bool {
-	kind, _, _ := strings.Cut(strings.ToLower(strings.TrimSpace(h.Get("Content-Type"))), ";")
-	kind = strings.TrimSpace(kind)
+// addTorn adds the text in which a JSON body was cut off: Coraza leaves it out, and an attack may begin it.
+func addTorn(tx types.Transaction, r *request.Request) {
+	body := string(r.Input().Body)
+	// What it holds in another encoding follows it.
+	for _, v := range slices.Backward(r.All()) {
+		if v.Point[0][0] == "post" && len(v.Point) > 1 && strings.HasSuffix(body, v.Raw) {
+			tx.AddPostRequestArgument(argumentName(v.Point), v.Value)
+			return
+		}
+	}
+}
+
+func mediaType(h http.Header) string {
+	kind, _, _ := strings.Cut(strings.ToLower(h.Get("Content-Type")), ";")
+	return strings.TrimSpace(kind)
+}
+
+func parsedByCoraza(kind string) bool {
 	switch kind {
 	case "application/x-www-form-urlencoded", "multipart/form-data", "text/xml", "application/xml", "application/soap+xml", "application/json", "text/json":
 		return true

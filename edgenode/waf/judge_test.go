@@ -98,6 +98,40 @@ func TestTheModeDecidesWhatHappensToAnAttack(t *testing.T) {
 	}
 }
 
+// An attacker makes a body longer than what is inspected; the beginning of it is judged all the same.
+func TestPaddingHidesNoAttackBeforeIt(t *testing.T) {
+	e := newEngine(t)
+	const attack = "<script>alert(document.cookie)</script>"
+	padding := strings.Repeat("a", 1<<10)
+	for name, test := range map[string]struct {
+		contentType, body string
+		block             bool
+	}{
+		"a field of a form":     {form, "q=" + url.QueryEscape(attack) + "&p=" + padding, true},
+		"a field of json":       {"application/json", `{"q":"` + attack + `","p":"` + padding, true},
+		"the text that is long": {"application/json; charset=utf-8", `{"q":"` + attack + padding, true},
+		"a text with encodings": {"application/json", `{"q":"\"` + attack + "%2541" + padding, true},
+		"a type that is json":   {"application/vnd.api+json", `[{"q":"` + attack + `"},"` + padding, true},
+		"no attack":             {"application/json", `{"q":"hello","p":"` + padding, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := sent{method: "POST", uri: "/", contentType: test.contentType, body: test.body}.input(fleet.ModeBlock)
+			raw := in.Request.Input()
+			raw.Truncated = true
+			in.Request = request.Parse(raw, request.Limits{})
+			d := e.Judge(t.Context(), in)
+			if d.Block != test.block || d.EngineError != nil {
+				t.Errorf("block %t, want %t: %v, %v", d.Block, test.block, types(d), d.EngineError)
+			}
+			for _, ev := range d.Events {
+				if strings.Contains(strings.Join(ev.Payloads, ""), "script") && test.contentType != form {
+					t.Errorf("a part of a body that was not parsed to its end left: %q", ev.Payloads)
+				}
+			}
+		})
+	}
+}
+
 func TestAnEventSaysWhatWhereAndWho(t *testing.T) {
 	d := newEngine(t).Judge(t.Context(), sqli.input(fleet.ModeBlock))
 	if len(d.Events) != 1 {

@@ -161,20 +161,24 @@ func isJSON(n node) bool {
 }
 
 func parseJSON(b *builder, n node) error {
-	if !json.Valid([]byte(n.Value.Value)) {
+	// Of a body that was cut off, what comes before the cut is read: an attack there must not hide behind padding.
+	cut := n.media.set && b.r.in.Truncated
+	if !cut && !json.Valid([]byte(n.Value.Value)) {
 		return errors.New("not json")
 	}
 	dec := json.NewDecoder(strings.NewReader(n.Value.Value))
 	dec.UseNumber()
-	d := jsonDoc{b: b, dec: dec, text: n.Value.Value}
+	d := jsonDoc{b: b, dec: dec, text: n.Value.Value, cut: cut}
 	return d.value(n.child("", "", "json_doc"))
 }
 
-// jsonDoc walks a valid document; Depth bounds its recursion.
+// jsonDoc walks a document; Depth bounds its recursion.
 type jsonDoc struct {
 	b    *builder
 	dec  *json.Decoder
 	text string
+	// cut says that the document's end is missing.
+	cut bool
 }
 
 // value reads one value and adds its leaves at or below n.
@@ -186,6 +190,9 @@ func (d *jsonDoc) value(n node) error {
 	start := d.dec.InputOffset()
 	token, err := d.dec.Token()
 	if err != nil {
+		if d.cut {
+			d.torn(n, d.text[start:])
+		}
 		return err
 	}
 	delim, nested := token.(json.Delim)
@@ -216,6 +223,22 @@ func (d *jsonDoc) value(n node) error {
 	}
 	_, err = d.dec.Token()
 	return err
+}
+
+// torn adds what is there of a text whose end is missing.
+func (d *jsonDoc) torn(n node, rest string) {
+	n.Raw = strings.TrimLeft(rest, ",: \t\r\n")
+	if !strings.HasPrefix(n.Raw, `"`) {
+		return
+	}
+	n.Value.Value = n.Raw[1:]
+	const longestEscape = len(`\u0000`)
+	for lost := range min(longestEscape, len(n.Raw)) {
+		if json.Unmarshal([]byte(n.Raw[:len(n.Raw)-lost]+`"`), &n.Value.Value) == nil {
+			break
+		}
+	}
+	d.b.add(n)
 }
 
 func isCookie(n node) bool {

@@ -145,6 +145,40 @@ func TestWhatIsNotParsedIsAProblem(t *testing.T) {
 	}
 }
 
+func TestJSONIsReadUpToWhereItWasCutOff(t *testing.T) {
+	for name, test := range map[string]struct {
+		body string
+		want []string
+	}{
+		"between two fields":         {`{"a":"x","b":[1,{"c":"y"}],`, []string{"x", "1", "y"}},
+		"in a text":                  {`{"a":"x","b":"it\u0027s pa`, []string{"x", "it's pa"}},
+		"in an escape":               {`{"a":"x","b":"two\u00`, []string{"x", "two"}},
+		"in a name":                  {`{"a":"x","b`, []string{"x"}},
+		"in a number":                {`{"a":"x","b":12`, []string{"x", "12"}},
+		"behind what is not JSON":    {`{"a":"x" "b":"y",`, []string{"x"}},
+		"at once":                    {`{`, nil},
+		"in a text, after its quote": {`["`, []string{""}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := input("/", "application/json", test.body)
+			in.Truncated = true
+			r := request.Parse(in, request.Limits{})
+			var got []string
+			for _, v := range r.All() {
+				if v.Point[0][0] == "post" && len(v.Point) > 1 {
+					got = append(got, v.Value)
+				}
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Error(diff)
+			}
+			if len(r.Problems()) != 2 {
+				t.Errorf("problems %v, want truncated and unparsable", r.Problems())
+			}
+		})
+	}
+}
+
 // Four texts inside each other, each percent-encoded eighteen times, have thousands of readings.
 func TestASmallRequestDoesNotUnfoldIntoALargeOne(t *testing.T) {
 	nested := strings.Repeat("a", 30<<10) + "%" + strings.Repeat("25", 18)

@@ -11,10 +11,14 @@ import (
 	"github.com/edgefleet/edgefleet/fleet/request"
 )
 
+// maxLooked bounds the matches of one rule that are looked up: a request may have a thousand that our parser does not know.
+const maxLooked = 16
+
 // locate finds the values of the request that a rule of the core rule set matched. Coraza's own copies are not used:
 // its rules see them transformed, and a mask does not recognise a transformed secret.
 func locate(r *request.Request, m types.MatchedRule) []request.Value {
-	for _, d := range m.MatchedDatas() {
+	matched := m.MatchedDatas()
+	for _, d := range matched[:min(len(matched), maxLooked)] {
 		if values := values(r, d); len(values) > 0 {
 			return values
 		}

@@ -123,6 +123,7 @@ func (m *member) start(ctx context.Context) error {
 	m.startAPI(ctx, apiLn)
 	m.parts.Start(ctx, "leader", m.lead)
 	m.parts.Start(ctx, "leader check", m.watchLeader)
+	m.parts.Start(ctx, "certificates", m.renew)
 	m.tel.Health.Set("state", nil)
 	return nil
 }

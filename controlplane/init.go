@@ -20,7 +20,6 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/observability"
 	"github.com/edgefleet/edgefleet/tls/keyring"
-	"github.com/edgefleet/edgefleet/tls/mtls"
 )
 
 // initTimeout bounds the first election and commit, which involve this member only.
@@ -112,26 +111,7 @@ func (c Config) issueOwn(rec fleet.ClusterRecord, kek *keyring.KEK, now time.Tim
 	if err != nil {
 		return err
 	}
-	key, keyPEM, _, err := newKey()
-	if err != nil {
-		return err
-	}
-	cert, err := k.MemberCA.SignMember(rec.ID, c.Member, key.Public(), now)
-	if err != nil {
-		return err
-	}
-	if err := mtls.WriteIdentity(c.certFile("member"), c.keyFile("member"), cert, keyPEM); err != nil {
-		return err
-	}
-	apiKey, apiKeyPEM, _, err := newKey()
-	if err != nil {
-		return err
-	}
-	apiCert, err := k.APICA.SignServer([]string{c.Advertise, "localhost"}, apiKey.Public(), now)
-	if err != nil {
-		return err
-	}
-	return mtls.WriteIdentity(c.certFile("api"), c.keyFile("api"), mtls.ServerChain(apiCert, k.APICA.CertPEM()), apiKeyPEM)
+	return errors.Join(c.issueMember(rec.ID, k, now), c.issueAPI(k, now))
 }
 
 // bootstrap starts Raft with this member alone and commits the first command.

@@ -24,6 +24,9 @@ import (
 const (
 	enrolRetry, enrolRetryMax = time.Second, 30 * time.Second
 	renewRetry, renewRetryMax = 15 * time.Second, 5 * time.Minute
+	// clockCheck is how often the clock is read while renewal is not due: a host that boots with a wrong one, or that was
+	// suspended, learns the time later, and timers do not follow.
+	clockCheck = 10 * time.Minute
 )
 
 // maxToken bounds the join token's file, in bytes.
@@ -131,10 +134,10 @@ type renewals struct {
 // run renews at half of the certificate's life, and tries again until it succeeds. The node serves meanwhile in any case.
 func (r renewals) run(ctx context.Context) {
 	log := r.options.Telemetry.Logger
-	wait := renewRetry
+	wait, spread := renewRetry, rand.Float64()
 	for {
 		leaf := r.id.Source.Certificate().Leaf
-		if !pause(ctx, time.Until(renewAt(leaf))) {
+		if !until(ctx, time.Now, renewAt(leaf, spread)) {
 			return
 		}
 		if err := r.renew(ctx); err != nil {
@@ -150,8 +153,23 @@ func (r renewals) run(ctx context.Context) {
 	}
 }
 
-func renewAt(leaf *x509.Certificate) time.Time {
-	return leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 2)
+// renewAt is half of the certificate's life, and spread of a sixteenth of it later.
+func renewAt(leaf *x509.Certificate, spread float64) time.Time {
+	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	return leaf.NotBefore.Add(life/2 + time.Duration(spread*float64(life)/16))
+}
+
+// until waits for a moment of the host's clock; false when ctx ended.
+func until(ctx context.Context, now func() time.Time, at time.Time) bool {
+	for {
+		left := at.Sub(now())
+		if left <= 0 {
+			return ctx.Err() == nil
+		}
+		if !pause(ctx, min(left, clockCheck)) {
+			return false
+		}
+	}
 }
 
 // renew gets a certificate for a new key; the connection proves the old one.

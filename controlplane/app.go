@@ -78,15 +78,16 @@ func Run(ctx context.Context, c Config, log io.Writer) error {
 		return err
 	}
 	m := &member{c: c, tel: tel, trust: t, state: state.New()}
+	asked := ctx
 	m.parts, ctx = lifecycle.New(ctx, tel.Logger)
 	m.parts.OnStop("telemetry", tel.Shutdown)
-	err = m.start(ctx)
-	if err == nil {
+	if err = m.start(ctx); err == nil {
 		tel.Logger.InfoContext(ctx, "member is ready", "member", c.Member, "cluster", t.Cluster, "api", c.APIListen)
 		<-ctx.Done()
-		if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-			err = cause
-		}
+		err = context.Cause(ctx)
+	}
+	if errors.Is(err, context.Canceled) && asked.Err() != nil {
+		err = nil // it was asked to stop, maybe while it waited for the cluster's state
 	}
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()

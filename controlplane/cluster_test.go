@@ -441,6 +441,11 @@ func TestAMemberThatTheLeaderCannotReachGetsNoVote(t *testing.T) {
 		t.Errorf("the announcement: %v", err)
 	}
 	tenant(t, c.client(), "acme")
+	c.members[0].stop(t)
+	waiting := c.run(cfg)
+	c.await("it waits for the state", func() bool { return strings.Contains(readyz(t, waiting), "waiting for the cluster") })
+	waiting.stop(t) // which is no failure
+	c.run(c.members[0].config)
 	c.run(cfg)
 	c.await("once it is reached, it votes", func() bool {
 		s, err := client.Get[client.ClusterStatus](t.Context(), c.client(), "/v1/cluster", nil)

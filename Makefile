@@ -36,7 +36,7 @@ test: build ## run every test
 race: build ## run every test under the race detector
 	go test -race ./...
 
-check: ## vet, lint, and look for drift in generated files
+check: ## vet and lint (the tests look for drift in generated files)
 	go vet ./...
 	cd tools/lint && go build -o ../../.tools/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	.tools/golangci-lint run --allow-parallel-runners ./...
@@ -48,7 +48,7 @@ fuzz: ## fuzz every decoder of untrusted bytes for 20 s each
 bench: ## run every benchmark once
 	go test -run '^$$' -bench . -benchtime 1s ./...
 
-generate: ## regenerate committed files (OpenAPI)
+generate: ## regenerate committed files (OpenAPI, configuration reference)
 	go generate ./...
 
 tidy: ## tidy go.mod and format

@@ -493,3 +493,24 @@ func TestAFailedJoinLeavesTheDirectoryAsItWas(t *testing.T) {
 		}
 	}
 }
+
+func TestRemovingAMemberKeepsTheQuorum(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts three members")
+	}
+	c := start(t, 3)
+	lead := c.leader()
+	live, dead := c.members[(lead+1)%3], c.members[(lead+2)%3]
+	dead.stop(t)
+	remove := func(r *running) error {
+		return c.at(lead).Do(t.Context(), http.MethodDelete, "/v1/cluster/members/"+string(r.config.Member), nil, nil, nil)
+	}
+	if err := remove(live); !errors.Is(err, fleet.ErrConflict) || !strings.Contains(err.Error(), string(dead.config.Member)+" cannot be reached") {
+		t.Errorf("removing the member that the quorum needs: %v", err)
+	}
+	tenant(t, c.at(lead), "acme")
+	if err := remove(dead); err != nil {
+		t.Errorf("removing the one that is gone: %v", err)
+	}
+	tenant(t, c.at(lead), "after")
+}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/raft"
 
@@ -129,5 +130,25 @@ func (p proposer) reach(ctx context.Context, addr string) error {
 	return conn.Close()
 }
 
-// Remove takes a member out of the Raft configuration.
-func (p proposer) Remove(ctx context.Context, id fleet.MemberID) error { return p.node.Remove(ctx, id) }
+// Remove takes a member out of the Raft configuration, if a majority of those that remain can be reached: else nothing
+// could be committed after it, nor could it be taken back.
+func (p proposer) Remove(ctx context.Context, id fleet.MemberID) error {
+	servers, err := p.node.Servers()
+	if err != nil {
+		return err
+	}
+	remain, away := 0, []string{}
+	for _, s := range servers {
+		if s.ID == id || s.Suffrage != consensus.Voter {
+			continue
+		}
+		remain++
+		if s.ID != p.member && p.reach(ctx, s.Address) != nil {
+			away = append(away, string(s.ID))
+		}
+	}
+	if len(away) > 0 && 2*len(away) >= remain {
+		return fleet.NewError(fleet.ErrConflict, "member", "without member %s, %d members would remain and %s cannot be reached: start or remove those first, or the cluster loses its quorum", id, remain, strings.Join(away, ", "))
+	}
+	return p.node.Remove(ctx, id)
+}

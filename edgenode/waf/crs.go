@@ -45,8 +45,8 @@ SecRule REQUEST_HEADERS:Content-Type "^(?:application(?:/soap\+|/)|text/)xml" "i
 SecRule REQUEST_HEADERS:Content-Type "^(?:application|text)/(?:[a-z0-9.-]+[+])?json" "id:200001,phase:1,t:none,t:lowercase,pass,nolog,ctl:requestBodyProcessor=JSON"
 SecRule REQBODY_ERROR "!@eq 0" "id:200002,phase:2,t:none,pass,nolog,msg:'Failed to parse request body',severity:2"
 SecRule MULTIPART_STRICT_ERROR "!@eq 0" "id:200003,phase:2,t:none,pass,nolog,msg:'Multipart request body failed strict validation',severity:2"
-SecRule ARGUMENTS_LIMIT_REACHED "@eq 1" "id:200004,phase:1,t:none,pass,nolog"
-SecRule ARGUMENTS_LIMIT_REACHED "@eq 1" "id:200005,phase:2,t:none,pass,nolog"
+SecRule ARGUMENTS_LIMIT_REACHED "@eq 1" "id:200004,phase:1,t:none,pass,nolog,msg:'Too many arguments in the query',severity:2"
+SecRule ARGUMENTS_LIMIT_REACHED "@eq 1" "id:200005,phase:2,t:none,pass,nolog,msg:'Too many arguments in the form',severity:2"
 Include @crs-setup.conf.example
 SecAction "id:900000,phase:1,pass,t:none,nolog,setvar:tx.blocking_paranoia_level=%[3]d"
 SecAction "id:900110,phase:1,pass,t:none,nolog,setvar:tx.inbound_anomaly_score_threshold=%[4]d"
@@ -97,7 +97,9 @@ func (e *Engine) inspect(ctx context.Context, in Input) (result inspection, err 
 	if _, err := tx.ProcessRequestBody(); err != nil {
 		return inspection{}, fmt.Errorf("process body: %w", err)
 	}
-	return e.conclude(ctx, tx, len(req.Body) > e.options.BodyLimit || req.Truncated)
+	kind := mediaType(req.Header)
+	isForm := kind == "application/x-www-form-urlencoded" || kind == "multipart/form-data"
+	return e.conclude(ctx, tx, len(req.Body) > e.options.BodyLimit || req.Truncated, isForm)
 }
 
 func addHeaders(tx types.Transaction, req request.Input) {
@@ -183,8 +185,8 @@ func parsedByCoraza(kind string) bool {
 }
 
 // conclude reads the score and what matched. truncated says that Coraza saw a part of the body only, so that it cannot
-// be blamed for its form.
-func (e *Engine) conclude(ctx context.Context, tx types.Transaction, truncated bool) (inspection, error) {
+// be blamed for its form. isForm says that its arguments are fields, which are never a thousand, unlike the leaves of JSON.
+func (e *Engine) conclude(ctx context.Context, tx types.Transaction, truncated, isForm bool) (inspection, error) {
 	state, ok := tx.(plugintypes.TransactionState)
 	if !ok {
 		return inspection{}, fmt.Errorf("the transaction is a %T and has no variables", tx)
@@ -197,10 +199,17 @@ func (e *Engine) conclude(ctx context.Context, tx types.Transaction, truncated b
 		}
 		result.score = n
 	}
+	limited := false
 	for _, m := range tx.MatchedRules() {
 		switch id := m.Rule().ID(); {
-		case id == ruleArgumentLimit || id == ruleArgumentLimit2:
+		case (id == ruleArgumentLimit || id == ruleArgumentLimit2) && !limited:
+			limited = true
 			e.incomplete(ctx, "arguments")
+			if id == ruleArgumentLimit || isForm {
+				// The arguments behind the limit are not inspected, so it would be a way around all rules.
+				result.score += criticalScore
+				result.matches = append(result.matches, m)
+			}
 		case id == ruleBodyError || id == ruleMultipartError:
 			if truncated {
 				continue

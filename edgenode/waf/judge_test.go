@@ -98,6 +98,33 @@ func TestTheModeDecidesWhatHappensToAnAttack(t *testing.T) {
 	}
 }
 
+// Arguments behind the thousandth are not inspected.
+func TestAThousandArgumentsHideNoAttack(t *testing.T) {
+	e := newEngine(t)
+	many := strings.Repeat("a=1&", 1100)
+	for name, test := range map[string]struct {
+		sent  sent
+		block bool
+	}{
+		"a query":            {sent{uri: "/?" + many}, true},
+		"a form":             {sent{method: "POST", uri: "/", contentType: form, body: many}, true},
+		"both":               {sent{method: "POST", uri: "/?" + many, contentType: form, body: many}, true},
+		"a query, with json": {sent{method: "POST", uri: "/?" + many, contentType: "application/json", body: `{"a":1}`}, true},
+		"a long list":        {sent{method: "POST", uri: "/", contentType: "application/json", body: "[" + strings.Repeat("1,", 1100) + "1]"}, false},
+		"a large form":       {sent{method: "POST", uri: "/", contentType: form, body: strings.Repeat("a=1&", 900)}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := e.Judge(t.Context(), test.sent.input(fleet.ModeBlock))
+			if d.Block != test.block || d.EngineError != nil {
+				t.Fatalf("block %t, want %t: %v, %v", d.Block, test.block, types(d), d.EngineError)
+			}
+			if test.block && (len(d.Events) != 1 || len(d.Events[0].Rules) != 1 || !strings.HasPrefix(d.Events[0].Rules[0].Message, "Too many arguments")) {
+				t.Errorf("events %+v", d.Events)
+			}
+		})
+	}
+}
+
 // An attacker makes a body longer than what is inspected; the beginning of it is judged all the same.
 func TestPaddingHidesNoAttackBeforeIt(t *testing.T) {
 	e := newEngine(t)

@@ -6,8 +6,9 @@
 // files of a request in memory-backed files while it looks at it. It does not touch the request, answer the client, or
 // keep events.
 //
-// It fails open: a panic, an engine that is busy until the caller's deadline, or a body beyond the inspected prefix never
-// fails the request. The Decision says so, and it is counted.
+// It fails open: a panic, an engine that is busy until the caller's deadline, a body beyond the inspected prefix, or JSON
+// with more than a thousand values never fails the request. It is counted, and the Decision says what was an error. A query
+// or form of more than a thousand arguments is malicious.
 package waf
 
 import (

@@ -58,3 +58,9 @@ func NewSegments(dir string) types.SegmentFiler { return newSegments(dir) }
 func OpenWAL(dir string, meta *metadb.BoltMetaDB, segmentBytes int) (*wal.WAL, error) {
 	return openWAL(dir, meta, segmentBytes, hclog.NewNullLogger())
 }
+
+// NewStableStore keeps Raft's term and vote in s until end.
+func NewStableStore(s raft.StableStore) (store raft.StableStore, end func()) {
+	st := &stableStore{StableStore: s}
+	return st, st.end
+}

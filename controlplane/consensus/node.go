@@ -81,9 +81,11 @@ func Open(o Options) (*Node, error) {
 		transport.CloseStreams()
 		return errors.Join(transport.Close(), stream.Close())
 	}
+	stable := &stableStore{StableStore: d.wal}
 	n, err := open(o, parts{
-		logs: d.wal, stable: d.wal, snapshots: d.snaps, transport: transport, mark: d.mark,
-		applied: d.applied, marked: d.marked, disconnect: disconnect, release: d.close,
+		logs: d.wal, stable: stable, snapshots: d.snaps, transport: transport, mark: d.mark,
+		applied: d.applied, marked: d.marked, disconnect: disconnect,
+		release: func() error { stable.end(); return d.close() },
 	})
 	if err != nil {
 		return nil, errors.Join(err, disconnect(), d.close())

@@ -316,3 +316,19 @@ func TestAnEntryThatRotsWhileTheMemberRunsMakesItUnhealthy(t *testing.T) {
 		t.Error("an append made a damaged log healthy")
 	}
 }
+
+func TestALateHeartbeatFindsNoClosedStore(t *testing.T) {
+	below := raft.NewInmemStore()
+	s, end := consensus.NewStableStore(below)
+	term := []byte("CurrentTerm")
+	if err := s.SetUint64(term, 1); err != nil {
+		t.Fatal(err)
+	}
+	end()
+	if err := s.SetUint64(term, 2); err != nil { // Raft would panic
+		t.Errorf("a term that comes too late: %v", err)
+	}
+	if got, err := below.GetUint64(term); got != 1 || err != nil {
+		t.Errorf("the store was written after its end: term %d, %v", got, err)
+	}
+}

@@ -167,7 +167,7 @@ func (s *source) number(e ast.Expr) (n int64, duration bool) {
 			return n, false
 		}
 	case *ast.SelectorExpr:
-		unit, ok := map[string]time.Duration{"time.Second": time.Second, "time.Minute": time.Minute, "time.Hour": time.Hour}[text(e)]
+		unit, ok := map[string]time.Duration{"time.Millisecond": time.Millisecond, "time.Second": time.Second, "time.Minute": time.Minute, "time.Hour": time.Hour}[text(e)]
 		if ok {
 			return int64(unit), true
 		}

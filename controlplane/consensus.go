@@ -23,7 +23,7 @@ func (c Config) openConsensus(t trust, machine raft.FSM, tel *observability.Tele
 		Dir: c.path("raft"), Member: c.Member, Bind: c.RaftListen, Advertise: c.advertised("").Raft,
 		ServerTLS: mtls.ServerTLS(t.source, t.memberCA, allow),
 		ClientTLS: t.raftTLS(),
-		FSM:       machine, Telemetry: tel,
+		FSM:       machine, Telemetry: tel, ElectionTimeout: c.RaftTimeout, HeartbeatTimeout: c.RaftTimeout,
 	})
 }
 

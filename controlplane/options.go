@@ -47,6 +47,9 @@ type Config struct {
 	TrustedEdgeRootsFile string `yaml:"trusted_edge_roots_file"`
 	// EdgeHTTPSPort is the port at which a host's certificate is checked on the edges; default 443.
 	EdgeHTTPSPort uint16 `yaml:"edge_https_port"`
+	// RaftTimeout is how long a member waits for the leader before it stands for election, 100ms to 10s; default 250ms, for
+	// members within a region. Raise it where members are far apart or hosts are overloaded.
+	RaftTimeout time.Duration `yaml:"raft_timeout"`
 	// ReapAfter is the heartbeat age at which a node is down and leaves DNS; default 15s.
 	ReapAfter time.Duration `yaml:"reap_after"`
 	// EventRetention is how long events are kept; default 720h.
@@ -89,6 +92,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.DNSListen, ":53")
 	setDefault(&c.AdminListen, "127.0.0.1:8444")
 	setDefault(&c.EdgeHTTPSPort, 443)
+	setDefault(&c.RaftTimeout, 250*time.Millisecond)
 	setDefault(&c.ReapAfter, 15*time.Second)
 	setDefault(&c.EventRetention, 30*24*time.Hour)
 	setDefault(&c.LogLevel, "info")
@@ -133,6 +137,9 @@ func (c Config) validate() error {
 	}
 	if u, err := url.Parse(c.ACME.Directory); c.ACME.Directory != "" && (err != nil || u.Scheme != "https") {
 		return fleet.Invalid("acme.directory", "%q is not the https URL of an ACME directory", c.ACME.Directory)
+	}
+	if c.RaftTimeout < 100*time.Millisecond || c.RaftTimeout > 10*time.Second {
+		return fleet.Invalid("raft_timeout", "%s is not between 100ms and 10s", c.RaftTimeout)
 	}
 	if c.ReapAfter < time.Second || c.ReapAfter > time.Hour {
 		return fleet.Invalid("reap_after", "%s is not between 1s and 1h", c.ReapAfter)

@@ -141,6 +141,8 @@ func (a authority) options(t *testing.T, id string) consensus.Options {
 	return consensus.Options{
 		Dir: filepath.Join(t.TempDir(), "raft"), Member: fleet.MemberID(id), Bind: "127.0.0.1:0",
 		ServerTLS: a.serverTLS(src), ClientTLS: a.clientTLS(src),
+		// Longer than the default: a busy machine must not cost a leader its lease.
+		ElectionTimeout: 500 * time.Millisecond, HeartbeatTimeout: 500 * time.Millisecond,
 	}
 }
 

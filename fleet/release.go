@@ -88,3 +88,67 @@ type GroupHead struct {
 	Root Digest `json:"root"`
 	Meta
 }
+
+// ReleaseKind is what a release changes.
+type ReleaseKind string
+
+// The kinds of release.
+const (
+	// ReleaseNode: the programs of an edge node.
+	ReleaseNode ReleaseKind = "node"
+	// ReleaseRuleset: the managed rules.
+	ReleaseRuleset ReleaseKind = "ruleset"
+	// ReleaseConfig: configuration that the vendor ships.
+	ReleaseConfig ReleaseKind = "config"
+	// ReleaseKillSwitch: something is turned off everywhere.
+	ReleaseKillSwitch ReleaseKind = "killswitch"
+	// ReleaseHostPatch: packages and reboots of node hosts.
+	ReleaseHostPatch ReleaseKind = "host_patch"
+)
+
+// ReleaseKinds lists the kinds of release.
+var ReleaseKinds = []ReleaseKind{ReleaseNode, ReleaseRuleset, ReleaseConfig, ReleaseKillSwitch, ReleaseHostPatch}
+
+// Release is an immutable, content-addressed version of something that reaches nodes in stages.
+type Release struct {
+	Kind ReleaseKind `json:"kind"`
+	// Version is MAJOR.MINOR.PATCH (semver.org, without pre-release and build parts).
+	Version string `json:"version"`
+	// Digest is of the content, Size its length in bytes.
+	Digest Digest `json:"digest"`
+	Size   int64  `json:"size"`
+	// Edges are the versions that it may follow; none means that only a new node takes it.
+	Edges []string `json:"edges,omitempty"`
+}
+
+// Validate checks the invariants of r.
+func (r Release) Validate() error {
+	if !slices.Contains(ReleaseKinds, r.Kind) {
+		return Invalid("kind", "%q is not a kind of release: use one of %v", string(r.Kind), ReleaseKinds)
+	}
+	for _, v := range append([]string{r.Version}, r.Edges...) {
+		if !validVersion(v) {
+			return Invalid("version", "%q is not a version: use MAJOR.MINOR.PATCH, such as 1.4.2", v)
+		}
+	}
+	if slices.Contains(r.Edges, r.Version) {
+		return Invalid("edges", "release %s cannot follow itself", r.Version)
+	}
+	if r.Size <= 0 {
+		return Invalid("size", "release %s has %d bytes", r.Version, r.Size)
+	}
+	return r.Digest.Validate()
+}
+
+func validVersion(v string) bool {
+	parts := strings.Split(v, ".")
+	if len(parts) != 3 {
+		return false
+	}
+	for _, p := range parts {
+		if p == "" || len(p) > 9 || strings.Trim(p, "0123456789") != "" || (len(p) > 1 && p[0] == '0') {
+			return false
+		}
+	}
+	return true
+}

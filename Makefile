@@ -11,6 +11,7 @@ PKG_edgenode := ./edgenode/cmd/edgenode
 PKG_edgesupervisor := ./edgenode/cmd/edgesupervisor
 PKG_devfleet := ./deploy/cmd/devfleet
 
+# Packages are tested one after another (-p 1): some run whole fleets, with the real timers of Raft.
 .DEFAULT_GOAL := help
 .PHONY: help run build check test race fuzz bench generate tidy clean $(COMMANDS)
 
@@ -31,10 +32,10 @@ $(BIN)/pebble: go.mod
 	go build -trimpath -o $@ github.com/letsencrypt/pebble/v2/cmd/pebble
 
 test: build ## run every test
-	go test ./...
+	go test -p 1 ./...
 
 race: build ## run every test under the race detector
-	go test -race -timeout 30m ./...
+	go test -race -p 1 -timeout 30m ./...
 
 check: ## vet and lint (the tests look for drift in generated files)
 	go vet ./...

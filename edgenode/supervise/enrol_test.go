@@ -174,7 +174,7 @@ func (h *host) identityDir() string { return filepath.Join(h.dir, "data", "ident
 
 func TestANewNodeEnrolsAndRenewsWhatIsHalfOver(t *testing.T) {
 	p := newPlane(t)
-	p.away, p.issued = 1, time.Now().Add(-13*time.Hour)
+	p.away, p.issued = 1, time.Now().Add(-15*time.Hour) // past half of its life and the widest spread
 	h := newHost(t, p.start())
 	t.Setenv(roleVariable, "worker")
 	ctx, cancel := context.WithCancel(t.Context())

@@ -20,6 +20,9 @@ type Library struct {
 	store *state.Store
 	keys  *keys.Keys
 
+	// deriving is held while trees are derived: of two that ask for the same index, one does the work.
+	deriving sync.Mutex
+
 	mu sync.Mutex
 	// trees keeps the current and the previous tree of each group and kind; index is that of the view that the current
 	// ones were derived from.
@@ -57,8 +60,13 @@ func (l *Library) Run(ctx context.Context, changed func(ctx context.Context) err
 }
 
 // Refresh derives the trees of v. Those that cannot be derived stay as they were; the error says which and why. It may
-// be called concurrently: a view older than the last one changes nothing.
+// be called concurrently: a view that is not newer than the last one is not derived again.
 func (l *Library) Refresh(v *state.View) error {
+	l.deriving.Lock()
+	defer l.deriving.Unlock()
+	if i := v.Index(); i > 0 && i <= l.index { // index is written below only, by whoever derives
+		return l.Err()
+	}
 	derived := map[slot]bundle.Tree{}
 	var errs []error
 	for _, g := range v.Groups() {
@@ -72,9 +80,6 @@ func (l *Library) Refresh(v *state.View) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if v.Index() < l.index {
-		return nil
-	}
 	l.index, l.err = v.Index(), errors.Join(errs...)
 	for s, t := range derived {
 		if cur := l.trees[s]; cur[0].Root != t.Root {

@@ -28,7 +28,8 @@ func command() *cobra.Command {
 	} {
 		root.AddCommand(&cobra.Command{
 			Use: verb + " NAME", Short: short, Args: cobra.ExactArgs(1),
-			Long: short + ". NAME is m1 and so on for members, n1 and so on for edges, pebble, or origin.",
+			Example: "  devfleet " + verb + " m1\n  devfleet " + verb + " n2",
+			Long:    short + ". NAME is m1 and so on for members, n1 and so on for edges, pebble, or origin.",
 			RunE: func(cmd *cobra.Command, args []string) error {
 				return devfleet.Control{Dir: *dir}.Do(cmd.Context(), verb, args[0])
 			},
@@ -41,6 +42,7 @@ func up(dir *string) *cobra.Command {
 	var o devfleet.Options
 	cmd := &cobra.Command{
 		Use: "up", Short: "Start a fleet, play the story, leave it running until Ctrl-C", Args: cobra.NoArgs,
+		Example: "  devfleet up\n  devfleet up --once                 # play the story, stop, exit 0 only if all held\n  devfleet up --members 1 --nodes 1 --ready-file ready.json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Dir, o.Out = *dir, cmd.OutOrStdout()
 			return devfleet.Up(cmd.Context(), o)
@@ -60,6 +62,7 @@ func up(dir *string) *cobra.Command {
 func status(dir *string) *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "Show the processes", Args: cobra.NoArgs,
+		Example: "  devfleet status",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ps, err := devfleet.Control{Dir: *dir}.Status(cmd.Context())
 			if err != nil {
@@ -82,6 +85,7 @@ func status(dir *string) *cobra.Command {
 func logs(dir *string) *cobra.Command {
 	return &cobra.Command{
 		Use: "logs NAME", Short: "Print the log of a process", Args: cobra.ExactArgs(1),
+		Example: "  devfleet logs m1",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f, err := devfleet.Logs(*dir, args[0])
 			if err != nil {
@@ -98,16 +102,19 @@ func dns(dir *string) *cobra.Command {
 	root := &cobra.Command{Use: "dns", Short: "The customer's DNS"}
 	root.AddCommand(&cobra.Command{
 		Use: "set NAME TYPE VALUE...", Short: "Replace the records of one name and type", Args: cobra.MinimumNArgs(3),
+		Example: "  devfleet dns set www.shop.example A 203.0.113.7\n  devfleet dns set www.shop.example CNAME label.edge.example",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return change(cmd.Context(), *dir, args[0], args[1], args[2:])
 		},
 	}, &cobra.Command{
 		Use: "unset NAME TYPE", Short: "Remove the records of one name and type", Args: cobra.ExactArgs(2),
+		Example: "  devfleet dns unset www.shop.example A",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return change(cmd.Context(), *dir, args[0], args[1], nil)
 		},
 	}, &cobra.Command{
 		Use: "list", Short: "List the records that were set", Args: cobra.NoArgs,
+		Example: "  devfleet dns list",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			rs, err := devfleet.Control{Dir: *dir}.Records(cmd.Context())
 			if err != nil {

@@ -96,7 +96,7 @@ type API struct {
 func New(o Options) *API {
 	a := newAPI(o)
 	spec := sync.OnceValues(a.document)
-	a.route(operation{id: "openapi", method: http.MethodGet, path: "/v1/openapi.json", scope: public}.locally(), func(w http.ResponseWriter, r *http.Request) {
+	a.route(operation{id: "openapi", method: http.MethodGet, path: "/v1/openapi.json", scope: public, permission: fleet.PermPublic, duty: fleet.DutyConsole}.locally(), func(w http.ResponseWriter, r *http.Request) {
 		b, err := spec()
 		if err != nil {
 			writeProblem(w, problem(err, callerOf(r.Context()).requestID))

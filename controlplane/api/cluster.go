@@ -23,14 +23,14 @@ const (
 )
 
 func (a *API) registerCluster() {
-	handle(a, op("cluster-status", http.MethodGet, "/v1/cluster", "What the answering member knows of its cluster", operators, fleet.DutyOperating).locally(), a.clusterStatus)
-	handle(a, op("cluster-checks", http.MethodGet, "/v1/cluster/checks", "Check delegation, ports, clocks, disk and KEK", operators, fleet.DutyEnvironment).locally(), a.clusterChecks)
-	handle(a, op("cluster-join", http.MethodPost, "/v1/cluster/join", "Exchange a member join token for an identity", public, fleet.DutyCloud).changes(command.TypeMemberJoin), a.memberJoin)
-	handle(a, op("cluster-announce", http.MethodPost, "/v1/cluster/announce", "A running member asks to become a voter", membersOnly, fleet.DutyCloud).changes(command.TypeMemberPut).answering(http.StatusOK), a.memberAnnounce)
-	handle(a, op("cluster-member-remove", http.MethodDelete, "/v1/cluster/members/{id}", "Remove a member", operators, fleet.DutyOperating).changes(command.TypeMemberRemove), a.memberRemove)
-	handle(a, op("join-token-create", http.MethodPost, "/v1/join-tokens", "Make a one-time join token for a node or a member", operators, fleet.DutyOperating).changes(command.TypeJoinTokenPut), a.joinTokenCreate)
-	handle(a, op("whoami", http.MethodGet, "/v1/whoami", "What this token may do", anyToken, fleet.DutyConsole), a.whoami)
-	handle(a, op("audit-list", http.MethodGet, "/v1/audit", "Audit entries, oldest first; a tenant sees its own", anyToken, fleet.DutyConsole), a.auditList)
+	handle(a, op("cluster-status", http.MethodGet, "/v1/cluster", "What the answering member knows of its cluster", operators, fleet.PermClusterRead, fleet.DutyOperating).locally(), a.clusterStatus)
+	handle(a, op("cluster-checks", http.MethodGet, "/v1/cluster/checks", "Check delegation, ports, clocks, disk and KEK", operators, fleet.PermClusterRead, fleet.DutyEnvironment).locally(), a.clusterChecks)
+	handle(a, op("cluster-join", http.MethodPost, "/v1/cluster/join", "Exchange a member join token for an identity", public, fleet.PermPublic, fleet.DutyCloud).changes(command.TypeMemberJoin), a.memberJoin)
+	handle(a, op("cluster-announce", http.MethodPost, "/v1/cluster/announce", "A running member asks to become a voter", membersOnly, fleet.PermMember, fleet.DutyCloud).changes(command.TypeMemberPut).answering(http.StatusOK), a.memberAnnounce)
+	handle(a, op("cluster-member-remove", http.MethodDelete, "/v1/cluster/members/{id}", "Remove a member", operators, fleet.PermClusterOperate, fleet.DutyOperating).changes(command.TypeMemberRemove), a.memberRemove)
+	handle(a, op("join-token-create", http.MethodPost, "/v1/join-tokens", "Make a one-time join token for a node or a member", operators, fleet.PermNodesEnrol, fleet.DutyOperating).changes(command.TypeJoinTokenPut), a.joinTokenCreate)
+	handle(a, op("whoami", http.MethodGet, "/v1/whoami", "What this token may do", anyToken, fleet.PermSelf, fleet.DutyConsole), a.whoami)
+	handle(a, op("audit-list", http.MethodGet, "/v1/audit", "Audit entries, oldest first; a tenant sees its own", anyToken, fleet.PermAuditRead, fleet.DutyConsole), a.auditList)
 }
 
 // ClusterQuery asks for a member's status.
@@ -99,6 +99,11 @@ func (a *API) joinTokenCreate(ctx context.Context, in *Input[client.JoinTokenCre
 	secret, hash := newSecret()
 	t := fleet.JoinToken{ID: fleet.TokenID(newID("join")), Kind: in.Body.Kind, ExpiresAt: a.o.Now().UTC().Add(life)}
 	prefix := memberTokenPrefix
+	if t.Kind == fleet.JoinMember {
+		if err := a.require(callerOf(ctx).token, fleet.PermClusterOperate); err != nil {
+			return nil, err
+		}
+	}
 	if t.Kind == fleet.JoinNode {
 		prefix, t.Group, t.Region = nodeTokenPrefix, orDefault(in.Body.Group, fleet.DefaultGroup), orDefault(in.Body.Region, fleet.DefaultRegion)
 		if err := a.authorizeGroup(ctx, fleet.DutyOperating, t.Group); err != nil {

@@ -11,8 +11,8 @@ import (
 )
 
 func (a *API) registerEvents() {
-	handle(a, op("event-list", http.MethodGet, "/v1/tenants/{tenant}/events", "A tenant's attack events, newest first, from this member's store", tenantOwn, fleet.DutyConsole).locally(), a.eventList)
-	handle(a, op("event-show", http.MethodGet, "/v1/tenants/{tenant}/events/{event}", "One attack event", tenantOwn, fleet.DutyConsole).locally(), a.eventShow)
+	handle(a, op("event-list", http.MethodGet, "/v1/tenants/{tenant}/events", "A tenant's attack events, newest first, from this member's store", tenantOwn, fleet.PermEventsRead, fleet.DutyConsole).locally(), a.eventList)
+	handle(a, op("event-show", http.MethodGet, "/v1/tenants/{tenant}/events/{event}", "One attack event", tenantOwn, fleet.PermEventsRead, fleet.DutyConsole).locally(), a.eventShow)
 	a.registerTail()
 }
 

@@ -22,7 +22,7 @@ var Unmarshal = unmarshal
 
 // AuthorizeToken holds a token against a made-up operation of a tenant.
 func (a *API) AuthorizeToken(scope int, duty fleet.DutyID, t fleet.Token, tenant fleet.TenantID) error {
-	return a.authorize(operation{id: "made-up", scope: scopes[scope], duty: duty}, caller{token: t}, tenant)
+	return a.authorize(operation{id: "made-up", scope: scopes[scope], permission: fleet.PermSelf, duty: duty}, caller{token: t}, tenant)
 }
 
 // Scopes of AuthorizeToken.

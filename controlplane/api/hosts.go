@@ -14,13 +14,13 @@ import (
 )
 
 func (a *API) registerHosts() {
-	handle(a, op("host-list", http.MethodGet, "/v1/tenants/{tenant}/hosts", "A tenant's hosts", tenantOwn, fleet.DutyConsole), a.hostList)
-	handle(a, op("host-create", http.MethodPost, "/v1/tenants/{tenant}/hosts", "Protect a host; the answer has the DNS records to set", tenantOwn, fleet.DutyConsole).changes(command.TypeHostPut), a.hostCreate)
-	handle(a, op("host-show", http.MethodGet, "/v1/tenants/{tenant}/hosts/{host}", "A host with its conditions and DNS records", tenantOwn, fleet.DutyConsole), a.hostShow)
-	handle(a, op("host-update", http.MethodPatch, "/v1/tenants/{tenant}/hosts/{host}", "Change a host's origins, mode or regions", tenantOwn, fleet.DutyConsole).changes(command.TypeHostPut), a.hostUpdate)
-	handle(a, op("host-check", http.MethodPost, "/v1/tenants/{tenant}/hosts/{host}/check", "Look at the host's DNS now", tenantOwn, fleet.DutyConsole).answering(http.StatusOK), a.hostCheck)
-	handle(a, op("host-delete", http.MethodDelete, "/v1/tenants/{tenant}/hosts/{host}", "Stop protecting a host", tenantOwn, fleet.DutyConsole).changes(command.TypeHostDelete), a.hostDelete)
-	handle(a, op("host-certificate", http.MethodGet, "/v1/tenants/{tenant}/hosts/{host}/certificate", "The host's certificate", tenantOwn, fleet.DutyConsole), a.hostCertificate)
+	handle(a, op("host-list", http.MethodGet, "/v1/tenants/{tenant}/hosts", "A tenant's hosts", tenantOwn, fleet.PermHostsRead, fleet.DutyConsole), a.hostList)
+	handle(a, op("host-create", http.MethodPost, "/v1/tenants/{tenant}/hosts", "Protect a host; the answer has the DNS records to set", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).changes(command.TypeHostPut), a.hostCreate)
+	handle(a, op("host-show", http.MethodGet, "/v1/tenants/{tenant}/hosts/{host}", "A host with its conditions and DNS records", tenantOwn, fleet.PermHostsRead, fleet.DutyConsole), a.hostShow)
+	handle(a, op("host-update", http.MethodPatch, "/v1/tenants/{tenant}/hosts/{host}", "Change a host's origins, mode or regions", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).changes(command.TypeHostPut), a.hostUpdate)
+	handle(a, op("host-check", http.MethodPost, "/v1/tenants/{tenant}/hosts/{host}/check", "Look at the host's DNS now", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).answering(http.StatusOK), a.hostCheck)
+	handle(a, op("host-delete", http.MethodDelete, "/v1/tenants/{tenant}/hosts/{host}", "Stop protecting a host", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).changes(command.TypeHostDelete), a.hostDelete)
+	handle(a, op("host-certificate", http.MethodGet, "/v1/tenants/{tenant}/hosts/{host}/certificate", "The host's certificate", tenantOwn, fleet.PermHostsRead, fleet.DutyConsole), a.hostCertificate)
 }
 
 // HostPath names a host.

@@ -10,11 +10,11 @@ import (
 )
 
 func (a *API) registerNodes() {
-	handle(a, op("node-list", http.MethodGet, "/v1/nodes", "Edge nodes", operators, fleet.DutyOperating), a.nodeList)
-	handle(a, op("node-show", http.MethodGet, "/v1/nodes/{id}", "An edge node", operators, fleet.DutyOperating), a.nodeShow)
-	handle(a, op("node-update", http.MethodPatch, "/v1/nodes/{id}", "Cordon or uncordon a node, or change its region", operators, fleet.DutyOperating).changes(command.TypeNodePut), a.nodeUpdate)
-	handle(a, op("node-revoke", http.MethodDelete, "/v1/nodes/{id}", "End a node's identity for ever", operators, fleet.DutyOperating).changes(command.TypeNodeRevoke), a.nodeRevoke)
-	handle(a, op("group-list", http.MethodGet, "/v1/groups", "Node groups", operators, fleet.DutyOperating), a.groupList)
+	handle(a, op("node-list", http.MethodGet, "/v1/nodes", "Edge nodes", operators, fleet.PermNodesRead, fleet.DutyOperating), a.nodeList)
+	handle(a, op("node-show", http.MethodGet, "/v1/nodes/{id}", "An edge node", operators, fleet.PermNodesRead, fleet.DutyOperating), a.nodeShow)
+	handle(a, op("node-update", http.MethodPatch, "/v1/nodes/{id}", "Cordon or uncordon a node, or change its region", operators, fleet.PermNodesWrite, fleet.DutyOperating).changes(command.TypeNodePut), a.nodeUpdate)
+	handle(a, op("node-revoke", http.MethodDelete, "/v1/nodes/{id}", "End a node's identity for ever", operators, fleet.PermNodesWrite, fleet.DutyOperating).changes(command.TypeNodeRevoke), a.nodeRevoke)
+	handle(a, op("group-list", http.MethodGet, "/v1/groups", "Node groups", operators, fleet.PermNodesRead, fleet.DutyOperating), a.groupList)
 }
 
 func (a *API) nodeList(_ context.Context, in *ListQuery) (*Body[client.Page[fleet.Node]], error) {

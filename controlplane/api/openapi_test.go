@@ -28,6 +28,7 @@ type described struct {
 	Summary     string                `json:"summary"`
 	Duty        string                `json:"x-duty"`
 	Scope       string                `json:"x-scope"`
+	Permission  string                `json:"x-permission"`
 	Audit       string                `json:"x-audit"`
 	Security    []map[string][]string `json:"security"`
 	RequestBody *struct {
@@ -78,7 +79,7 @@ func TestTheCommittedDescriptionIsTheOneOfTheCode(t *testing.T) {
 // changesNothing lists the operations other than GET that leave no audit entry.
 var changesNothing = []string{"host-check", "rule-test", "edge-poll"}
 
-func TestEveryOperationSaysWhoMayCallItAndWhichDutyItExercises(t *testing.T) {
+func TestEveryOperationSaysWhoMayCallItWithWhichPermissionAndWhichDutyItExercises(t *testing.T) {
 	_, d := spec(t)
 	var commands []string
 	for _, c := range command.Types() {
@@ -93,6 +94,13 @@ func TestEveryOperationSaysWhoMayCallItAndWhichDutyItExercises(t *testing.T) {
 			}
 			if _, ok := fleet.DutyByID(fleet.DutyID(op.Duty)); !ok {
 				t.Errorf("%s: unknown duty %q", what, op.Duty)
+			}
+			if special, ok := map[string]fleet.Permission{"a node's certificate": fleet.PermNode, "a member's certificate": fleet.PermMember, "nothing": fleet.PermPublic}[op.Scope]; ok {
+				if fleet.Permission(op.Permission) != special {
+					t.Errorf("%s: permission %q does not fit %s", what, op.Permission, op.Scope)
+				}
+			} else if p := fleet.Permission(op.Permission); p != fleet.PermSelf && p.Validate() != nil {
+				t.Errorf("%s: permission %q is not one that a role can give", what, op.Permission)
 			}
 			security, known := map[string]string{
 				"an operator token": "token", "an operator token or the tenant's API token": "token", "an API token": "token",

@@ -44,10 +44,11 @@ const (
 	leaderFirst
 )
 
-// operation declares one endpoint: who may call it and which duty it exercises.
+// operation declares one endpoint: who may call it, the permission that it takes, and which duty it exercises.
 type operation struct {
 	id, method, path, summary string
 	scope                     scope
+	permission                fleet.Permission
 	duty                      fleet.DutyID
 
 	place  place
@@ -56,8 +57,8 @@ type operation struct {
 	audit command.Type
 }
 
-func op(id, method, path, summary string, s scope, duty fleet.DutyID) operation {
-	return operation{id: id, method: method, path: path, summary: summary, scope: s, duty: duty}
+func op(id, method, path, summary string, s scope, permission fleet.Permission, duty fleet.DutyID) operation {
+	return operation{id: id, method: method, path: path, summary: summary, scope: s, permission: permission, duty: duty}
 }
 
 func (op operation) locally() operation {
@@ -124,7 +125,7 @@ func handle[I, O any](a *API, op operation, h func(ctx context.Context, in *I) (
 		OperationID: op.id, Method: op.method, Path: op.path, Summary: op.summary, DefaultStatus: op.status,
 		Tags:         []string{"v1"},
 		MaxBodyBytes: maxBody, BodyReadTimeout: -1, // readBody has read it
-		Extensions:  map[string]any{"x-duty": string(op.duty), "x-scope": op.scope.String()},
+		Extensions:  map[string]any{"x-duty": string(op.duty), "x-permission": string(op.permission), "x-scope": op.scope.String()},
 		Responses:   a.problems(op, body),
 		Middlewares: huma.Middlewares{a.guard(op)},
 	}
@@ -205,6 +206,9 @@ func (a *API) authorizeToken(op operation, t fleet.Token, tenant fleet.TenantID)
 			return fleet.NewError(fleet.ErrNotFound, "tenant", "tenant %s does not exist, or this token may not see it", tenant)
 		}
 		form = own.Spec.Form
+	}
+	if err := a.require(t, op.permission); err != nil {
+		return err
 	}
 	return fleet.Authorize(op.duty, form, t.Party())
 }

@@ -16,12 +16,12 @@ import (
 )
 
 func (a *API) registerRules() {
-	handle(a, op("rule-list", http.MethodGet, "/v1/tenants/{tenant}/rules", "A tenant's rules", tenantOwn, fleet.DutyRules), a.ruleList)
-	handle(a, op("rule-create", http.MethodPost, "/v1/tenants/{tenant}/rules", "Add a rule; it is compiled as the nodes will compile it", tenantOwn, fleet.DutyRules).changes(command.TypeRulePut), a.ruleCreate)
-	handle(a, op("rule-test", http.MethodPost, "/v1/tenants/{tenant}/rules/test", "Which rules a request would match", tenantOwn, fleet.DutyRules).answering(http.StatusOK), a.ruleTest)
-	handle(a, op("rule-show", http.MethodGet, "/v1/tenants/{tenant}/rules/{id}", "A rule", tenantOwn, fleet.DutyRules), a.ruleShow)
-	handle(a, op("rule-delete", http.MethodDelete, "/v1/tenants/{tenant}/rules/{id}", "Delete a rule", tenantOwn, fleet.DutyRules).changes(command.TypeRuleDelete), a.ruleDelete)
-	handle(a, op("ruleset-status", http.MethodGet, "/v1/tenants/{tenant}/ruleset/status", "Convergence receipt: which nodes run what was committed", tenantOwn, fleet.DutyRules), a.rulesetStatus)
+	handle(a, op("rule-list", http.MethodGet, "/v1/tenants/{tenant}/rules", "A tenant's rules", tenantOwn, fleet.PermRulesRead, fleet.DutyRules), a.ruleList)
+	handle(a, op("rule-create", http.MethodPost, "/v1/tenants/{tenant}/rules", "Add a rule; it is compiled as the nodes will compile it", tenantOwn, fleet.PermRulesWrite, fleet.DutyRules).changes(command.TypeRulePut), a.ruleCreate)
+	handle(a, op("rule-test", http.MethodPost, "/v1/tenants/{tenant}/rules/test", "Which rules a request would match", tenantOwn, fleet.PermRulesRead, fleet.DutyRules).answering(http.StatusOK), a.ruleTest)
+	handle(a, op("rule-show", http.MethodGet, "/v1/tenants/{tenant}/rules/{id}", "A rule", tenantOwn, fleet.PermRulesRead, fleet.DutyRules), a.ruleShow)
+	handle(a, op("rule-delete", http.MethodDelete, "/v1/tenants/{tenant}/rules/{id}", "Delete a rule", tenantOwn, fleet.PermRulesWrite, fleet.DutyRules).changes(command.TypeRuleDelete), a.ruleDelete)
+	handle(a, op("ruleset-status", http.MethodGet, "/v1/tenants/{tenant}/ruleset/status", "Convergence receipt: which nodes run what was committed", tenantOwn, fleet.PermRulesRead, fleet.DutyRules), a.rulesetStatus)
 }
 
 func (a *API) ruleList(_ context.Context, in *TenantList) (*Body[client.Page[fleet.Rule]], error) {

@@ -55,7 +55,7 @@ func (t *tails) enter(tenant fleet.TenantID) (leave func(), err error) {
 
 func (a *API) registerTail() {
 	op := operation{
-		id: "event-tail", method: http.MethodGet, path: "/v1/tenants/{tenant}/events:tail", scope: tenantOwn, duty: fleet.DutyConsole,
+		id: "event-tail", method: http.MethodGet, path: "/v1/tenants/{tenant}/events:tail", scope: tenantOwn, permission: fleet.PermEventsRead, duty: fleet.DutyConsole,
 		summary: "A tenant's attack events as this member stores them (server-sent events of type event, each an Event as JSON)",
 	}.locally()
 	handle(a, op, func(ctx context.Context, in *TenantPath) (*huma.StreamResponse, error) {

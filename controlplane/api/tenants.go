@@ -10,17 +10,17 @@ import (
 )
 
 func (a *API) registerTenants() {
-	handle(a, op("tenant-list", http.MethodGet, "/v1/tenants", "Tenants", operators, fleet.DutyConsole), a.tenantList)
-	handle(a, op("tenant-create", http.MethodPost, "/v1/tenants", "Make a tenant", operators, fleet.DutyConsole).changes(command.TypeTenantPut), a.tenantCreate)
-	handle(a, op("tenant-show", http.MethodGet, "/v1/tenants/{tenant}", "A tenant", tenantOwn, fleet.DutyConsole), a.tenantShow)
-	handle(a, op("tenant-update", http.MethodPatch, "/v1/tenants/{tenant}", "Change a tenant", operators, fleet.DutyConsole).changes(command.TypeTenantPut), a.tenantUpdate)
-	handle(a, op("tenant-delete", http.MethodDelete, "/v1/tenants/{tenant}", "Delete a tenant that has no hosts", operators, fleet.DutyConsole).changes(command.TypeTenantDelete), a.tenantDelete)
-	handle(a, op("token-list", http.MethodGet, "/v1/tenants/{tenant}/tokens", "A tenant's API tokens", tenantOwn, fleet.DutyConsole), a.tokenList)
-	handle(a, op("token-create", http.MethodPost, "/v1/tenants/{tenant}/tokens", "Make an API token of a tenant", tenantOwn, fleet.DutyConsole).changes(command.TypeTokenPut), a.tokenCreate)
-	handle(a, op("token-delete", http.MethodDelete, "/v1/tenants/{tenant}/tokens/{id}", "Revoke an API token of a tenant", tenantOwn, fleet.DutyConsole).changes(command.TypeTokenDelete), a.tokenDelete)
-	handle(a, op("operator-token-list", http.MethodGet, "/v1/tokens", "All API tokens", operators, fleet.DutyConsole), a.operatorTokenList)
-	handle(a, op("operator-token-create", http.MethodPost, "/v1/tokens", "Make an operator token", operators, fleet.DutyConsole).changes(command.TypeTokenPut), a.operatorTokenCreate)
-	handle(a, op("operator-token-delete", http.MethodDelete, "/v1/tokens/{id}", "Revoke any API token", operators, fleet.DutyConsole).changes(command.TypeTokenDelete), a.operatorTokenDelete)
+	handle(a, op("tenant-list", http.MethodGet, "/v1/tenants", "Tenants", operators, fleet.PermTenantsRead, fleet.DutyConsole), a.tenantList)
+	handle(a, op("tenant-create", http.MethodPost, "/v1/tenants", "Make a tenant", operators, fleet.PermTenantsWrite, fleet.DutyConsole).changes(command.TypeTenantPut), a.tenantCreate)
+	handle(a, op("tenant-show", http.MethodGet, "/v1/tenants/{tenant}", "A tenant", tenantOwn, fleet.PermTenantsRead, fleet.DutyConsole), a.tenantShow)
+	handle(a, op("tenant-update", http.MethodPatch, "/v1/tenants/{tenant}", "Change a tenant", operators, fleet.PermTenantsWrite, fleet.DutyConsole).changes(command.TypeTenantPut), a.tenantUpdate)
+	handle(a, op("tenant-delete", http.MethodDelete, "/v1/tenants/{tenant}", "Delete a tenant that has no hosts", operators, fleet.PermTenantsWrite, fleet.DutyConsole).changes(command.TypeTenantDelete), a.tenantDelete)
+	handle(a, op("token-list", http.MethodGet, "/v1/tenants/{tenant}/tokens", "A tenant's API tokens", tenantOwn, fleet.PermTokensRead, fleet.DutyConsole), a.tokenList)
+	handle(a, op("token-create", http.MethodPost, "/v1/tenants/{tenant}/tokens", "Make an API token of a tenant", tenantOwn, fleet.PermTokensWrite, fleet.DutyConsole).changes(command.TypeTokenPut), a.tokenCreate)
+	handle(a, op("token-delete", http.MethodDelete, "/v1/tenants/{tenant}/tokens/{id}", "Revoke an API token of a tenant", tenantOwn, fleet.PermTokensWrite, fleet.DutyConsole).changes(command.TypeTokenDelete), a.tokenDelete)
+	handle(a, op("operator-token-list", http.MethodGet, "/v1/tokens", "All API tokens", operators, fleet.PermTokensRead, fleet.DutyConsole), a.operatorTokenList)
+	handle(a, op("operator-token-create", http.MethodPost, "/v1/tokens", "Make an operator token", operators, fleet.PermTokensWrite, fleet.DutyConsole).changes(command.TypeTokenPut), a.operatorTokenCreate)
+	handle(a, op("operator-token-delete", http.MethodDelete, "/v1/tokens/{id}", "Revoke any API token", operators, fleet.PermTokensWrite, fleet.DutyConsole).changes(command.TypeTokenDelete), a.operatorTokenDelete)
 }
 
 func (a *API) tenantList(_ context.Context, in *ListQuery) (*Body[client.Page[fleet.Tenant]], error) {

@@ -1,6 +1,7 @@
 # Edgefleet. `make run` needs Go >= 1.26, make, git and a C compiler; nothing else.
 SHELL := /bin/bash
 BIN := bin
+CONSUL := .tools/consul
 COMMANDS := controlplane fleetctl edgenode edgesupervisor devfleet
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 MODULE := github.com/edgefleet/edgefleet
@@ -13,7 +14,7 @@ PKG_devfleet := ./deploy/cmd/devfleet
 
 # Packages are tested one after another (-p 1): some run whole fleets, with the real timers of Raft.
 .DEFAULT_GOAL := help
-.PHONY: help run build check test race fuzz bench generate tidy clean $(COMMANDS)
+.PHONY: help run build check test race fuzz bench generate tidy clean consul $(COMMANDS)
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,7 +32,13 @@ $(BIN)/pebble: go.mod
 	@mkdir -p $(BIN)
 	go build -trimpath -o $@ github.com/letsencrypt/pebble/v2/cmd/pebble
 
+$(CONSUL): tools/consul/go.mod
+	cd tools/consul && GOFLAGS=-mod=readonly go build -trimpath -o ../../$@ github.com/hashicorp/consul
+
+consul: $(CONSUL) ## build the Consul server that some tests run against: 3 minutes, once
+
 test: build ## run every test
+	@$(MAKE) -s $(CONSUL) || echo "make: no Consul server could be built: the tests that need one are skipped"
 	go test -p 1 ./...
 
 race: build ## run every test under the race detector

@@ -380,3 +380,38 @@ func TestAnOlderViewChangesNothing(t *testing.T) {
 		t.Error("an older view replaced a newer one", err)
 	}
 }
+
+func TestServicesAreReplacedByTheirInstances(t *testing.T) {
+	f := newFleet(t)
+	const name = "web.acme.example"
+	put := host(name, "acme", "lweb")
+	put.Spec.Origins = []fleet.Origin{{URL: "consul://web"}}
+	origins := func() (out []string) {
+		f.refresh()
+		for _, h := range leaf[fleet.ConfigBundle](t, f.members[0], "default", fleet.HeadConfig, "acme").Hosts {
+			for _, o := range h.Origins {
+				if h.Name == name {
+					out = append(out, o.URL)
+				}
+			}
+		}
+		return out
+	}
+	resolve := func(urls ...string) command.OriginsResolve {
+		r := fleet.ResolvedOrigin{URL: "consul://web"}
+		for _, u := range urls {
+			r.Instances = append(r.Instances, fleet.Origin{URL: u})
+		}
+		return command.OriginsResolve{Hosts: []fleet.HostOrigins{{Host: name, Tenant: "acme", Services: []fleet.ResolvedOrigin{r}}}}
+	}
+	f.apply(command.HostPutConsul{HostPut: put})
+	if got := origins(); got != nil {
+		t.Errorf("a host of which no server is known is in the bundle with %v", got)
+	}
+	for _, want := range [][]string{{"http://203.0.113.7:80"}, {"http://203.0.113.7:80", "http://203.0.113.8:80"}, {"http://203.0.113.8:80"}} {
+		f.apply(resolve(want...))
+		if diff := cmp.Diff(want, origins()); diff != "" {
+			t.Error(diff)
+		}
+	}
+}

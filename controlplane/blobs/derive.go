@@ -74,7 +74,12 @@ func (d *deriver) tree(g fleet.GroupName, kind fleet.HeadKind) (bundle.Tree, err
 func (d *deriver) config(t fleet.Tenant) (any, error) {
 	b := fleet.ConfigBundle{Tenant: t.ID, AllowedOrigins: t.Spec.AllowedOrigins}
 	for _, h := range d.view.HostsOf(t.ID) {
-		b.Hosts = append(b.Hosts, fleet.HostConfig{Name: h.Name, Origins: h.Spec.Origins, Mode: h.Spec.Mode, Regions: h.Spec.Regions})
+		resolved, _ := d.view.HostOrigins(h.Name)
+		origins := h.Servers(resolved, t.Spec.AllowedOrigins)
+		if len(origins) == 0 {
+			continue // a node takes no host without a server; no instance of its Consul services was ever seen
+		}
+		b.Hosts = append(b.Hosts, fleet.HostConfig{Name: h.Name, Origins: origins, Mode: h.Spec.Mode, Regions: h.Spec.Regions})
 	}
 	return b, nil
 }

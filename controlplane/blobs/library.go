@@ -13,7 +13,7 @@ import (
 )
 
 // inputs are the tables that bundles are derived from.
-var inputs = []state.Table{state.Groups, state.Tenants, state.Hosts, state.Rules, state.Certificates, state.Challenges}
+var inputs = []state.Table{state.Groups, state.Tenants, state.Hosts, state.Rules, state.Certificates, state.Challenges, state.Origins}
 
 // Library answers nodes: signed heads, group keys, blobs.
 type Library struct {

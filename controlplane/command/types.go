@@ -34,6 +34,8 @@ const (
 	TypeEntryPut
 	TypeEntryDelete
 	TypeMemberJoin
+	TypeHostPutConsul
+	TypeOriginsResolve
 )
 
 var names = map[Type]string{
@@ -46,7 +48,8 @@ var names = map[Type]string{
 	TypeChallengePut: "challenge_put", TypeChallengeDelete: "challenge_delete",
 	TypeOrderPut: "order_put", TypeCertificateCommit: "certificate_commit",
 	TypeEntryPut: "entry_put", TypeEntryDelete: "entry_delete",
-	TypeMemberJoin: "member_join",
+	TypeMemberJoin:    "member_join",
+	TypeHostPutConsul: "host_put_consul", TypeOriginsResolve: "origins_resolve",
 }
 
 // String is the command's stable name, as it stands in the audit log.
@@ -95,4 +98,6 @@ var bodies = map[Type]func() Body{
 	TypeEntryPut:          func() Body { return &EntryPut{} },
 	TypeEntryDelete:       func() Body { return &EntryDelete{} },
 	TypeMemberJoin:        func() Body { return &MemberJoin{} },
+	TypeHostPutConsul:     func() Body { return &HostPutConsul{} },
+	TypeOriginsResolve:    func() Body { return &OriginsResolve{} },
 }

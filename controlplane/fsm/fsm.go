@@ -109,7 +109,7 @@ func (p *processor) apply(b command.Body) (any, error) {
 	case *command.TokenDelete:
 		return nil, p.tokenDelete(b)
 	case *command.HostPut:
-		return p.hostPut(b)
+		return p.hostPut(b, b, false)
 	case *command.HostDelete:
 		return nil, p.hostDelete(b)
 	case *command.HostObserve:
@@ -147,6 +147,10 @@ func (p *processor) apply(b command.Body) (any, error) {
 		return nil, p.entryDelete(b)
 	case *command.MemberJoin:
 		return p.memberJoin(b)
+	case *command.HostPutConsul:
+		return p.hostPut(b, &b.HostPut, true)
+	case *command.OriginsResolve:
+		return nil, p.originsResolve(b)
 	}
 	panic(fmt.Sprintf("fsm: command %s has no processor", b.Type())) // a programmer's error, found by the first test
 }

@@ -7,7 +7,9 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
-func (p *processor) hostPut(b *command.HostPut) (any, error) {
+// hostPut writes a host. Origins that are Consul services come with a command of their own: members that are too old to
+// know them would refuse here what others accept.
+func (p *processor) hostPut(cmd command.Body, b *command.HostPut, services bool) (any, error) {
 	before, exists := p.tx.Host(b.Name)
 	if exists && before.Tenant != b.Tenant {
 		if !b.Create {
@@ -35,11 +37,18 @@ func (p *processor) hostPut(b *command.HostPut) (any, error) {
 	if h.Name.Within(cluster.Zone) {
 		return nil, fleet.Invalid("host", "%s lies in the edge zone %s, which belongs to the edge itself: protect your own name", h.Name, cluster.Zone)
 	}
-	if err := h.CheckOrigins(cluster.Zone, tenant.Spec.AllowedOrigins, p.edgeAddresses()); err != nil {
+	servers := h
+	if services {
+		var err error
+		if servers, err = p.checkServices(h); err != nil {
+			return nil, err
+		}
+	}
+	if err := servers.CheckOrigins(cluster.Zone, tenant.Spec.AllowedOrigins, p.edgeAddresses()); err != nil {
 		return nil, err
 	}
 	p.tx.PutHost(h)
-	return h, p.audit(b, "host/"+string(h.Name), h.Tenant, orNil(before, exists), h)
+	return h, p.audit(cmd, "host/"+string(h.Name), h.Tenant, orNil(before, exists), h)
 }
 
 // claim checks that the tenant may claim the name and fills in what a new host starts with.

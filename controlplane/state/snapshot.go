@@ -50,6 +50,7 @@ var codecs = []codec{
 	rowsOf[fleet.Rule](Rules), rowsOf[fleet.JoinTokenRecord](JoinTokens), rowsOf[fleet.Node](Nodes), rowsOf[fleet.GroupHead](Heads),
 	rowsOf[fleet.Challenge](Challenges), rowsOf[fleet.OrderRecord](Orders), rowsOf[fleet.CertificateRecord](Certificates),
 	rowsOf[fleet.Entry](Entries), rowsOf[fleet.AuditEntry](Audit),
+	rowsOf[fleet.HostOrigins](Origins),
 }
 
 // WriteTo writes a snapshot of the view.

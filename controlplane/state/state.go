@@ -82,6 +82,7 @@ const (
 	Certificates Table = "certificates"
 	Entries      Table = "entries"
 	Audit        Table = "audit"
+	Origins      Table = "origins"
 )
 
 const (
@@ -134,6 +135,7 @@ func schema() *memdb.DBSchema {
 		table(Certificates, field("Host")),
 		table(Entries, field("Key")),
 		table(Audit, &memdb.UintFieldIndex{Field: "Seq"}),
+		table(Origins, field("Host")),
 	} {
 		s.Tables[t.Name] = t
 	}
@@ -232,6 +234,7 @@ func (t *Tx) DeleteHost(name fleet.HostName) {
 	del(t, Hosts, indexID, string(name))
 	del(t, Certificates, indexID, string(name))
 	del(t, Orders, indexHost, string(name))
+	t.DeleteOrigins(name)
 	for _, c := range t.Challenges() {
 		if c.Host == name {
 			t.DeleteChallenge(c.Host, c.Type, c.Token)

@@ -67,6 +67,7 @@ func full(t *testing.T) *state.Store {
 	tx.PutEntry(fleet.Entry{Key: "acme/a", Value: []byte("v"), UpdatedAt: noon})
 	tx.PutEntry(fleet.Entry{Key: "acme/a/b"})
 	tx.PutEntry(fleet.Entry{Key: "acme/ab"})
+	tx.PutOrigins(fleet.HostOrigins{Host: "a.example.com", Tenant: "acme", Services: []fleet.ResolvedOrigin{{URL: "consul://web", Instances: []fleet.Origin{{URL: "http://203.0.113.7:80"}}}}})
 	prev := fleet.AuditGenesis
 	for i := range uint64(700) {
 		e, err := fleet.AuditEntry{Seq: i + 1, Time: noon, Operation: "host_put", Tenant: []fleet.TenantID{"acme", "beta"}[i%2], After: []byte(`{"a":"\u003c"}`)}.Chain(prev)
@@ -113,6 +114,7 @@ func tables(v *state.View) map[state.Table]any {
 		state.Tokens: v.TokensAfter("", "", 100), state.Hosts: v.Hosts(), state.Labels: labels, state.Rules: append(v.RulesOf("acme"), v.RulesOf("beta")...),
 		state.JoinTokens: j, state.Nodes: v.Nodes(), state.Heads: v.Heads(), state.Challenges: v.Challenges(), state.Orders: v.Orders(),
 		state.Certificates: v.Certificates(), state.Entries: v.EntriesBelow(""), state.Audit: v.AuditAfter("", 0, 1000),
+		state.Origins: v.AllOrigins(),
 	}
 }
 

@@ -184,13 +184,13 @@ func TestAHostWhoseDNSCannotBeLookedUpIsDeletedByForceOnly(t *testing.T) {
 	force := url.Values{"force": {"true"}}
 	const path = "/v1/tenants/red/hosts/a.example.com"
 	// The only resolver here is the edge's own DNS server, which knows nothing of example.com.
-	if err := red.Do(t.Context(), http.MethodDelete, path, nil, nil, nil); !errors.Is(err, fleet.ErrConflict) {
+	if err := red.Do(t.Context(), http.MethodDelete, path, nil, nil, nil, client.IfMatchAny()); !errors.Is(err, fleet.ErrConflict) {
 		t.Errorf("got %v", err)
 	}
-	if err := red.Do(t.Context(), http.MethodDelete, path, force, nil, nil); !errors.Is(err, fleet.ErrDenied) {
+	if err := red.Do(t.Context(), http.MethodDelete, path, force, nil, nil, client.IfMatchAny()); !errors.Is(err, fleet.ErrDenied) {
 		t.Errorf("by force: got %v", err)
 	}
-	check(t, op.Do(t.Context(), http.MethodDelete, path, force, nil, nil))
+	check(t, op.Do(t.Context(), http.MethodDelete, path, force, nil, nil, client.IfMatchAny()))
 }
 
 func TestTheAPITalksTLS13Only(t *testing.T) {

@@ -18,6 +18,10 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrConflict: the object changed, exists already, or is in a state that forbids this.
 	ErrConflict = errors.New("conflict")
+	// ErrChanged is an ErrConflict: the object is not at the revision that the caller had read.
+	ErrChanged = fmt.Errorf("%w: changed meanwhile", ErrConflict)
+	// ErrNoCondition: a change that must say which revision it is made of does not.
+	ErrNoCondition = errors.New("precondition required")
 	// ErrTooLarge: over a size or count limit.
 	ErrTooLarge = errors.New("too large")
 	// ErrRateLimited: too many requests; try again later.
@@ -64,6 +68,8 @@ var kinds = []Kind{
 	{"unauthenticated", 401, ExitDenied, ErrUnauthenticated},
 	{"denied", 403, ExitDenied, ErrDenied},
 	{"not_found", 404, ExitNotFound, ErrNotFound},
+	{"changed", 412, ExitConflict, ErrChanged}, // before conflict, which it is too
+	{"precondition_required", 428, ExitFailure, ErrNoCondition},
 	{"conflict", 409, ExitConflict, ErrConflict},
 	{"too_large", 413, ExitFailure, ErrTooLarge},
 	{"rate_limited", 429, ExitFailure, ErrRateLimited},

@@ -10,6 +10,9 @@ type Meta struct {
 	UpdatedAt time.Time `json:"updated_at"`
 }
 
+// AtRevision is the revision of the object that m is part of.
+func (m Meta) AtRevision() uint64 { return m.Revision }
+
 // Limits on what people may store; each is checked when published and again when a node loads it.
 const (
 	// MaxHostsPerTenant bounds the hosts of one tenant: their certificates fit into one bundle (MaxBundleBytes).

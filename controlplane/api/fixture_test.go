@@ -321,6 +321,13 @@ func (a as) with(name, value string) as {
 	return a
 }
 
+// without leaves a header out that call would add.
+func (a as) without(name string) as {
+	a.header = a.header.Clone()
+	a.header[name] = nil
+	return a
+}
+
 // http1 calls by HTTP/1.1.
 func (a as) http1() as {
 	tr := &http.Transport{TLSClientConfig: a.http.Transport.(*http.Transport).TLSClientConfig.Clone()} //nolint:forcetypeassert // made by at
@@ -359,6 +366,9 @@ func (a as) call(method, path string, body any) answer {
 	must(t, err)
 	if rd != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if method == http.MethodPatch || method == http.MethodDelete {
+		req.Header.Set("If-Match", "*") // whatever it is, unless the test says otherwise
 	}
 	maps.Copy(req.Header, a.header)
 	if a.token != "" {

@@ -17,9 +17,9 @@ func (a *API) registerHosts() {
 	handle(a, op("host-list", http.MethodGet, "/v1/tenants/{tenant}/hosts", "A tenant's hosts", tenantOwn, fleet.PermHostsRead, fleet.DutyConsole), a.hostList)
 	handle(a, op("host-create", http.MethodPost, "/v1/tenants/{tenant}/hosts", "Protect a host; the answer has the DNS records to set", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).changes(command.TypeHostPut), a.hostCreate)
 	handle(a, op("host-show", http.MethodGet, "/v1/tenants/{tenant}/hosts/{host}", "A host with its conditions and DNS records", tenantOwn, fleet.PermHostsRead, fleet.DutyConsole), a.hostShow)
-	handle(a, op("host-update", http.MethodPatch, "/v1/tenants/{tenant}/hosts/{host}", "Change a host's origins, mode or regions", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).changes(command.TypeHostPut), a.hostUpdate)
+	handle(a, op("host-update", http.MethodPatch, "/v1/tenants/{tenant}/hosts/{host}", "Change a host's origins, mode or regions", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).changes(command.TypeHostPut).withRevision(), a.hostUpdate)
 	handle(a, op("host-check", http.MethodPost, "/v1/tenants/{tenant}/hosts/{host}/check", "Look at the host's DNS now", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).answering(http.StatusOK), a.hostCheck)
-	handle(a, op("host-delete", http.MethodDelete, "/v1/tenants/{tenant}/hosts/{host}", "Stop protecting a host", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).changes(command.TypeHostDelete), a.hostDelete)
+	handle(a, op("host-delete", http.MethodDelete, "/v1/tenants/{tenant}/hosts/{host}", "Stop protecting a host", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).changes(command.TypeHostDelete).withRevision(), a.hostDelete)
 	handle(a, op("host-certificate", http.MethodGet, "/v1/tenants/{tenant}/hosts/{host}/certificate", "The host's certificate", tenantOwn, fleet.PermHostsRead, fleet.DutyConsole), a.hostCertificate)
 }
 
@@ -100,14 +100,16 @@ type HostUpdateInput struct {
 }
 
 func (a *API) hostUpdate(ctx context.Context, in *HostUpdateInput) (*Body[client.HostView], error) {
-	h, err := a.host(in.HostPath)
-	if err != nil {
-		return nil, err
-	}
-	set(&h.Spec.Origins, in.Body.Origins)
-	set(&h.Spec.Mode, in.Body.Mode)
-	set(&h.Spec.Regions, in.Body.Regions)
-	h, err = propose[fleet.Host](ctx, a, command.HostPut{Put: command.Put{IfRevision: revision(in.Body.IfRevision, h.Meta)}, Name: h.Name, Tenant: h.Tenant, Spec: h.Spec})
+	h, err := amend(ctx, func() (fleet.Host, error) {
+		h, err := a.host(in.HostPath)
+		if err != nil {
+			return h, err
+		}
+		set(&h.Spec.Origins, in.Body.Origins)
+		set(&h.Spec.Mode, in.Body.Mode)
+		set(&h.Spec.Regions, in.Body.Regions)
+		return propose[fleet.Host](ctx, a, command.HostPut{Put: conditionOn(ctx, h.Meta), Name: h.Name, Tenant: h.Tenant, Spec: h.Spec})
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +139,7 @@ func (a *API) hostDelete(ctx context.Context, in *HostDeleteInput) (*Body[Empty]
 	if err := a.mayDelete(ctx, h, in.Force); err != nil {
 		return nil, err
 	}
-	_, err = propose[any](ctx, a, command.HostDelete{Name: h.Name, Tenant: h.Tenant})
+	_, err = propose[any](ctx, a, command.HostDelete{Name: h.Name, Tenant: h.Tenant, IfRevision: condition(ctx).IfRevision})
 	return &Body[Empty]{}, err
 }
 

@@ -46,6 +46,9 @@ func (a *API) problems(op operation, body bool) map[string]*huma.Response {
 	if op.method != http.MethodGet {
 		codes = append(codes, http.StatusConflict)
 	}
+	if op.held {
+		codes = append(codes, http.StatusPreconditionFailed, http.StatusPreconditionRequired)
+	}
 	if body {
 		codes = append(codes, http.StatusBadRequest, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
 	}

@@ -31,16 +31,24 @@ type described struct {
 	Permission  string                `json:"x-permission"`
 	Audit       string                `json:"x-audit"`
 	Security    []map[string][]string `json:"security"`
+	Parameters  []parameter           `json:"parameters"`
 	RequestBody *struct {
 		Content map[string]struct {
 			Schema schema `json:"schema"`
 		} `json:"content"`
 	} `json:"requestBody"`
 	Responses map[string]struct {
+		Headers map[string]any `json:"headers"`
 		Content map[string]struct {
 			Schema schema `json:"schema"`
 		} `json:"content"`
 	} `json:"responses"`
+}
+
+type parameter struct {
+	Name     string `json:"name"`
+	In       string `json:"in"`
+	Required bool   `json:"required"`
 }
 
 type schema struct {

@@ -53,6 +53,8 @@ type operation struct {
 
 	place  place
 	status int
+	// held operations change an object that exists, at the revision that the caller has read.
+	held bool
 	// audit is the command that the operation leaves in the audit log.
 	audit command.Type
 }
@@ -74,6 +76,12 @@ func (op operation) leaderFirst() operation {
 // changes says what the operation does to the state.
 func (op operation) changes(t command.Type) operation {
 	op.audit = t
+	return op
+}
+
+// withRevision is for a change of an object that has a revision: it needs If-Match.
+func (op operation) withRevision() operation {
+	op.held = true
 	return op
 }
 
@@ -107,7 +115,16 @@ type ReadQuery struct {
 
 // Body wraps an answer.
 type Body[T any] struct {
+	// ETag is the object's revision; none if the answer is no object.
+	ETag string `header:"ETag" hidden:"true"`
 	Body T
+}
+
+// tag fills in the entity tag.
+func (b *Body[T]) tag() {
+	if o, ok := any(b.Body).(revised); ok && o.AtRevision() > 0 {
+		b.ETag = etag(o.AtRevision())
+	}
 }
 
 // Input wraps a request body.
@@ -148,6 +165,9 @@ func handle[I, O any](a *API, op operation, h func(ctx context.Context, in *I) (
 	huma.Register(a.huma, o, func(ctx context.Context, in *I) (*O, error) {
 		out, err := h(ctx, in)
 		if err == nil {
+			if t, ok := any(out).(interface{ tag() }); ok {
+				t.tag()
+			}
 			return out, nil
 		}
 		c := callerOf(ctx)
@@ -157,6 +177,7 @@ func handle[I, O any](a *API, op operation, h func(ctx context.Context, in *I) (
 		}
 		return nil, p
 	})
+	a.describeCondition(op, reflect.TypeFor[O]())
 }
 
 // guard refuses callers before their input is looked at.
@@ -168,7 +189,13 @@ func (a *API) guard(op operation) func(huma.Context, func(huma.Context)) {
 			writeProblem(w, problem(err, c.requestID))
 			return
 		}
-		next(ctx)
+		put, err := op.condition(ctx)
+		if err != nil {
+			_, w := humago.Unwrap(ctx)
+			writeProblem(w, problem(err, c.requestID))
+			return
+		}
+		next(huma.WithValue(ctx, conditionKey{}, put))
 	}
 }
 
@@ -214,7 +241,7 @@ func (a *API) authorizeToken(op operation, t fleet.Token, tenant fleet.TenantID)
 }
 
 // authorizeGroup holds an operator against the form of a node group: who owns its nodes decides about them.
-func (a *API) authorizeGroup(ctx context.Context, duty fleet.DutyID, name fleet.GroupName) error {
+func (a *API) authorizeGroup(ctx context.Context, duty fleet.DutyID, name fleet.GroupName) error { //nolint:unparam // each operation names its duty
 	g, ok := a.view().Group(name)
 	if !ok {
 		return fleet.NewError(fleet.ErrNotFound, "group", "node group %s does not exist", name)

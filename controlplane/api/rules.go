@@ -20,7 +20,7 @@ func (a *API) registerRules() {
 	handle(a, op("rule-create", http.MethodPost, "/v1/tenants/{tenant}/rules", "Add a rule; it is compiled as the nodes will compile it", tenantOwn, fleet.PermRulesWrite, fleet.DutyRules).changes(command.TypeRulePut), a.ruleCreate)
 	handle(a, op("rule-test", http.MethodPost, "/v1/tenants/{tenant}/rules/test", "Which rules a request would match", tenantOwn, fleet.PermRulesRead, fleet.DutyRules).answering(http.StatusOK), a.ruleTest)
 	handle(a, op("rule-show", http.MethodGet, "/v1/tenants/{tenant}/rules/{id}", "A rule", tenantOwn, fleet.PermRulesRead, fleet.DutyRules), a.ruleShow)
-	handle(a, op("rule-delete", http.MethodDelete, "/v1/tenants/{tenant}/rules/{id}", "Delete a rule", tenantOwn, fleet.PermRulesWrite, fleet.DutyRules).changes(command.TypeRuleDelete), a.ruleDelete)
+	handle(a, op("rule-delete", http.MethodDelete, "/v1/tenants/{tenant}/rules/{id}", "Delete a rule", tenantOwn, fleet.PermRulesWrite, fleet.DutyRules).changes(command.TypeRuleDelete).withRevision(), a.ruleDelete)
 	handle(a, op("ruleset-status", http.MethodGet, "/v1/tenants/{tenant}/ruleset/status", "Convergence receipt: which nodes run what was committed", tenantOwn, fleet.PermRulesRead, fleet.DutyRules), a.rulesetStatus)
 }
 
@@ -59,7 +59,7 @@ func (a *API) ruleCreate(ctx context.Context, in *RuleCreateInput) (*Body[fleet.
 }
 
 func (a *API) ruleDelete(ctx context.Context, in *TenantObject) (*Body[Empty], error) {
-	_, err := propose[any](ctx, a, command.RuleDelete{ID: fleet.RuleID(in.ID), Tenant: in.tenant()})
+	_, err := propose[any](ctx, a, command.RuleDelete{ID: fleet.RuleID(in.ID), Tenant: in.tenant(), IfRevision: condition(ctx).IfRevision})
 	return &Body[Empty]{}, err
 }
 

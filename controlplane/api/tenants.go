@@ -13,8 +13,8 @@ func (a *API) registerTenants() {
 	handle(a, op("tenant-list", http.MethodGet, "/v1/tenants", "Tenants", operators, fleet.PermTenantsRead, fleet.DutyConsole), a.tenantList)
 	handle(a, op("tenant-create", http.MethodPost, "/v1/tenants", "Make a tenant", operators, fleet.PermTenantsWrite, fleet.DutyConsole).changes(command.TypeTenantPut), a.tenantCreate)
 	handle(a, op("tenant-show", http.MethodGet, "/v1/tenants/{tenant}", "A tenant", tenantOwn, fleet.PermTenantsRead, fleet.DutyConsole), a.tenantShow)
-	handle(a, op("tenant-update", http.MethodPatch, "/v1/tenants/{tenant}", "Change a tenant", operators, fleet.PermTenantsWrite, fleet.DutyConsole).changes(command.TypeTenantPut), a.tenantUpdate)
-	handle(a, op("tenant-delete", http.MethodDelete, "/v1/tenants/{tenant}", "Delete a tenant that has no hosts", operators, fleet.PermTenantsWrite, fleet.DutyConsole).changes(command.TypeTenantDelete), a.tenantDelete)
+	handle(a, op("tenant-update", http.MethodPatch, "/v1/tenants/{tenant}", "Change a tenant", operators, fleet.PermTenantsWrite, fleet.DutyConsole).changes(command.TypeTenantPut).withRevision(), a.tenantUpdate)
+	handle(a, op("tenant-delete", http.MethodDelete, "/v1/tenants/{tenant}", "Delete a tenant that has no hosts", operators, fleet.PermTenantsWrite, fleet.DutyConsole).changes(command.TypeTenantDelete).withRevision(), a.tenantDelete)
 	handle(a, op("token-list", http.MethodGet, "/v1/tenants/{tenant}/tokens", "A tenant's API tokens", tenantOwn, fleet.PermTokensRead, fleet.DutyConsole), a.tokenList)
 	handle(a, op("token-create", http.MethodPost, "/v1/tenants/{tenant}/tokens", "Make an API token of a tenant", tenantOwn, fleet.PermTokensWrite, fleet.DutyConsole).changes(command.TypeTokenPut), a.tokenCreate)
 	handle(a, op("token-delete", http.MethodDelete, "/v1/tenants/{tenant}/tokens/{id}", "Revoke an API token of a tenant", tenantOwn, fleet.PermTokensWrite, fleet.DutyConsole).changes(command.TypeTokenDelete), a.tokenDelete)
@@ -61,13 +61,15 @@ type TenantUpdateInput struct {
 }
 
 func (a *API) tenantUpdate(ctx context.Context, in *TenantUpdateInput) (*Body[fleet.Tenant], error) {
-	t, err := a.tenant(in.tenant())
-	if err != nil {
-		return nil, err
-	}
-	set(&t.Spec.Name, in.Body.Name)
-	set(&t.Spec.AllowedOrigins, in.Body.AllowedOrigins)
-	t, err = propose[fleet.Tenant](ctx, a, command.TenantPut{Put: command.Put{IfRevision: revision(in.Body.IfRevision, t.Meta)}, ID: t.ID, Spec: t.Spec})
+	t, err := amend(ctx, func() (fleet.Tenant, error) {
+		t, err := a.tenant(in.tenant())
+		if err != nil {
+			return t, err
+		}
+		set(&t.Spec.Name, in.Body.Name)
+		set(&t.Spec.AllowedOrigins, in.Body.AllowedOrigins)
+		return propose[fleet.Tenant](ctx, a, command.TenantPut{Put: conditionOn(ctx, t.Meta), ID: t.ID, Spec: t.Spec})
+	})
 	return &Body[fleet.Tenant]{Body: t}, err
 }
 
@@ -78,16 +80,8 @@ func set[T any](field, v *T) {
 	}
 }
 
-// revision is what a read-modify-write is held against: the caller's, else the one just read.
-func revision(asked uint64, m fleet.Meta) uint64 {
-	if asked != 0 {
-		return asked
-	}
-	return m.Revision
-}
-
 func (a *API) tenantDelete(ctx context.Context, in *TenantPath) (*Body[Empty], error) {
-	_, err := propose[any](ctx, a, command.TenantDelete{ID: in.tenant()})
+	_, err := propose[any](ctx, a, command.TenantDelete{ID: in.tenant(), IfRevision: condition(ctx).IfRevision})
 	return &Body[Empty]{}, err
 }
 

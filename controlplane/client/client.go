@@ -96,8 +96,8 @@ func New(o Options) (*Client, error) {
 
 // Do sends in as JSON (nil: no body) and decodes the answer into out (nil: not looked at). Errors that the API answered
 // are *Problem; an API that cannot be reached is ErrUnavailable and says which addresses were tried.
-func (c *Client) Do(ctx context.Context, method, path string, query url.Values, in, out any) error {
-	raw, err := c.Raw(ctx, method, path, query, in)
+func (c *Client) Do(ctx context.Context, method, path string, query url.Values, in, out any, opts ...Option) error {
+	raw, err := c.Raw(ctx, method, path, query, in, opts...)
 	if err != nil || out == nil {
 		return err
 	}
@@ -108,7 +108,7 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 }
 
 // Raw is Do with the answer as it came.
-func (c *Client) Raw(ctx context.Context, method, path string, query url.Values, in any) ([]byte, error) {
+func (c *Client) Raw(ctx context.Context, method, path string, query url.Values, in any, opts ...Option) ([]byte, error) {
 	var body []byte
 	if in != nil {
 		var err error
@@ -116,7 +116,7 @@ func (c *Client) Raw(ctx context.Context, method, path string, query url.Values,
 			return nil, fmt.Errorf("encode request: %w", err)
 		}
 	}
-	res, err := c.send(ctx, c.http, method, path, query, body)
+	res, err := c.send(ctx, c.http, newRequest(method, path, query, body, opts))
 	if err != nil {
 		return nil, err
 	}
@@ -126,34 +126,35 @@ func (c *Client) Raw(ctx context.Context, method, path string, query url.Values,
 
 // send tries the addresses in order until one answers; the next is tried if the request certainly was not sent, or if
 // it changes nothing.
-func (c *Client) send(ctx context.Context, h *http.Client, method, path string, query url.Values, body []byte) (*http.Response, error) {
+func (c *Client) send(ctx context.Context, h *http.Client, r request) (*http.Response, error) {
 	var last error
 	for i, addr := range c.addrs {
-		res, err := c.sendTo(ctx, h, addr, method, path, query, body)
+		res, err := c.sendTo(ctx, h, addr, r)
 		if err == nil {
 			return res, nil
 		}
 		last = err
-		if ctx.Err() != nil || !notSent(err) && method != http.MethodGet {
+		if ctx.Err() != nil || !notSent(err) && r.method != http.MethodGet {
 			return nil, unreachable(ctx, c.addrs[:i+1], last)
 		}
 	}
 	return nil, unreachable(ctx, c.addrs, last)
 }
 
-func (c *Client) sendTo(ctx context.Context, h *http.Client, addr, method, path string, query url.Values, body []byte) (*http.Response, error) {
-	u := addr + path
-	if len(query) > 0 {
-		u += "?" + query.Encode()
+func (c *Client) sendTo(ctx context.Context, h *http.Client, addr string, r request) (*http.Response, error) {
+	u := addr + r.path
+	if len(r.query) > 0 {
+		u += "?" + r.query.Encode()
 	}
-	req, err := http.NewRequestWithContext(ctx, method, u, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, r.method, u, bytes.NewReader(r.body))
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
 	}
+	maps.Copy(req.Header, r.header)
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	if body != nil {
+	if r.body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	return h.Do(req)

@@ -19,7 +19,7 @@ const maxEvent = 1 << 20
 // Stream reads server-sent events and gives the data of each to fn, which must not keep it. It ends with the error of
 // fn, with ctx, or with ErrUnavailable when the connection ends: what happened until the next call is not repeated.
 func (c *Client) Stream(ctx context.Context, path string, query url.Values, fn func(data []byte) error) error {
-	res, err := c.send(ctx, c.stream, http.MethodGet, path, query, nil)
+	res, err := c.send(ctx, c.stream, newRequest(http.MethodGet, path, query, nil, nil))
 	if err != nil {
 		return err
 	}

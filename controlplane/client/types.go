@@ -28,7 +28,6 @@ type (
 	TenantUpdate struct {
 		Name           *string         `json:"name,omitempty"`
 		AllowedOrigins *[]netip.Prefix `json:"allowed_origins,omitempty"`
-		IfRevision     uint64          `json:"if_revision,omitempty" doc:"refuse unless the tenant is at this revision"`
 	}
 
 	// TokenCreate makes an API token.
@@ -63,10 +62,9 @@ type (
 	}
 	// HostUpdate changes what is set.
 	HostUpdate struct {
-		Origins    *[]fleet.Origin     `json:"origins,omitempty"`
-		Mode       *fleet.Mode         `json:"mode,omitempty"`
-		Regions    *[]fleet.RegionName `json:"regions,omitempty"`
-		IfRevision uint64              `json:"if_revision,omitempty" doc:"refuse unless the host is at this revision"`
+		Origins *[]fleet.Origin     `json:"origins,omitempty"`
+		Mode    *fleet.Mode         `json:"mode,omitempty"`
+		Regions *[]fleet.RegionName `json:"regions,omitempty"`
 	}
 	// HostView is a host and the DNS records that its owner sets.
 	HostView struct {
@@ -123,9 +121,8 @@ type (
 
 	// NodeUpdate changes what is set.
 	NodeUpdate struct {
-		Cordoned   *bool             `json:"cordoned,omitempty"`
-		Region     *fleet.RegionName `json:"region,omitempty"`
-		IfRevision uint64            `json:"if_revision,omitempty"`
+		Cordoned *bool             `json:"cordoned,omitempty"`
+		Region   *fleet.RegionName `json:"region,omitempty"`
 	}
 
 	// ClusterStatus is what a member knows of its cluster.

@@ -172,7 +172,7 @@ func check(put command.Put, exists bool, current fleet.Meta, what string) error 
 	case !put.Create && !exists:
 		return fleet.NewError(fleet.ErrNotFound, "", "%s does not exist", what)
 	case put.IfRevision != 0 && put.IfRevision != current.Revision:
-		return fleet.NewError(fleet.ErrConflict, "revision", "%s changed meanwhile: it is at revision %d, not %d; read it again and repeat", what, current.Revision, put.IfRevision)
+		return fleet.NewError(fleet.ErrChanged, "revision", "%s changed meanwhile: it is at revision %d, not %d; read it again and repeat", what, current.Revision, put.IfRevision)
 	}
 	return nil
 }

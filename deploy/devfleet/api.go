@@ -94,7 +94,7 @@ func (a *api) host(ctx context.Context, t fleet.TenantID, name fleet.HostName) (
 
 func (a *api) setMode(ctx context.Context, t fleet.TenantID, name fleet.HostName, m fleet.Mode) error {
 	_, err := again(ctx, func() (any, error) {
-		return nil, a.client.Do(ctx, http.MethodPatch, tenantPath(t, "hosts/"+string(name)), nil, client.HostUpdate{Mode: &m}, nil)
+		return nil, a.client.Do(ctx, http.MethodPatch, tenantPath(t, "hosts/"+string(name)), nil, client.HostUpdate{Mode: &m}, nil, client.IfMatchAny())
 	})
 	return err
 }

@@ -248,7 +248,7 @@ func (m *member) replaceRules(ctx context.Context, writer int) (held, gone []fle
 		before := held
 		held = []fleet.RuleID{id}
 		for _, old := range before {
-			if err := c.Do(ctx, http.MethodDelete, "/v1/tenants/red/rules/"+string(old), nil, nil, nil); err != nil {
+			if err := c.Do(ctx, http.MethodDelete, "/v1/tenants/red/rules/"+string(old), nil, nil, nil, client.IfMatchAny()); err != nil {
 				return held, gone, err
 			}
 			gone = append(gone, old)

@@ -25,6 +25,7 @@ const goodToken = "eft1.tok-1.good"
 type exchange struct {
 	request string // method and URI
 	body    string // expected JSON; empty: not looked at
+	header  string // expected "Name: value"; empty: not looked at
 	status  int
 	answer  string
 	stream  bool // the answer is sent as server-sent events, one a line, and the stream stays open
@@ -56,7 +57,7 @@ func newFakeAPI(logf func(string, ...any), routes string) (*fakeAPI, error) {
 	return f, nil
 }
 
-// parse reads exchanges: "> METHOD URI", optionally "= JSON" for the body, "< STATUS [stream]", then the answer.
+// parse reads exchanges: "> METHOD URI", optionally "+ Name: value" for a header and "= JSON" for the body, "< STATUS [stream]", then the answer.
 func (f *fakeAPI) parse(routes string) error {
 	for block := range strings.SplitSeq("\n"+routes, "\n> ") {
 		if strings.TrimSpace(block) == "" {
@@ -68,6 +69,7 @@ func (f *fakeAPI) parse(routes string) error {
 		}
 		var e exchange
 		e.request, e.body, _ = strings.Cut(head, "\n= ")
+		e.request, e.header, _ = strings.Cut(e.request, "\n+ ")
 		e.request = strings.TrimSpace(e.request)
 		status, rest, _ := strings.Cut(answer, "\n")
 		status, e.stream = strings.CutSuffix(status, " stream")
@@ -115,6 +117,11 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		f.logf("the fake API expected no %s", request)
 		http.Error(w, "unexpected request", http.StatusTeapot)
+		return
+	}
+	if name, value, _ := strings.Cut(e.header, ": "); r.Header.Get(name) != value {
+		f.logf("the fake API expected the header %s, got %q", e.header, r.Header.Get(name))
+		http.Error(w, "unexpected header", http.StatusTeapot)
 		return
 	}
 	body, err := io.ReadAll(r.Body)

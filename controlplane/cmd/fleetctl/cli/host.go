@@ -152,6 +152,19 @@ func (a *app) onHost(cmd *cobra.Command, method, typed string, in any, show func
 	return call(cmd.Context(), a, s, method, path, in, show)
 }
 
+// changeHost changes a host that is still as it is read.
+func (a *app) changeHost(cmd *cobra.Command, typed string, in client.HostUpdate, show func(client.HostView) error) error {
+	s, err := a.tenantSession(cmd)
+	if err != nil {
+		return err
+	}
+	path, _, err := s.hostPath(typed)
+	if err != nil {
+		return err
+	}
+	return change(cmd.Context(), a, s, path, func(client.HostView) any { return in }, show)
+}
+
 func (a *app) showHost(h client.HostView) error {
 	t := newTable(a.Out)
 	t.row("host", h.Name)
@@ -241,7 +254,7 @@ func (a *app) hostSet() *cobra.Command {
 		if in == (client.HostUpdate{}) {
 			return usagef(cmd, "nothing to change: give --origin, --mode or --region")
 		}
-		return a.onHost(cmd, http.MethodPatch, args[0], in, func(h client.HostView) error { return a.say("host %s is changed", h.Name) })
+		return a.changeHost(cmd, args[0], in, func(h client.HostView) error { return a.say("host %s is changed", h.Name) })
 	}
 	return cmd
 }
@@ -272,18 +285,24 @@ func (a *app) hostDelete() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := a.confirm(cmd, *yes, "deleting host", string(name)); err != nil {
-			return err
-		}
 		s, err := a.tenantSession(cmd)
 		if err != nil {
+			return err
+		}
+		path := s.path("hosts", string(name))
+		// Read before the question: what is deleted is what was there when it was asked.
+		before, err := s.Raw(cmd.Context(), http.MethodGet, path, nil, nil)
+		if err != nil {
+			return err
+		}
+		if err := a.confirm(cmd, *yes, "deleting host", string(name)); err != nil {
 			return err
 		}
 		q := url.Values{}
 		if *force {
 			q.Set("force", "true")
 		}
-		return a.remove(cmd.Context(), s, s.path("hosts", string(name)), q, "host "+string(name)+" is deleted")
+		return a.removeRead(cmd.Context(), s, path, q, before, "host "+string(name)+" is deleted")
 	}
 	return cmd
 }

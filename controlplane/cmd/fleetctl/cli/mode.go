@@ -51,7 +51,7 @@ func (a *app) modeSet() *cobra.Command {
 			if m.Validate() != nil {
 				return usagef(cmd, "%q is not a mode: use off, monitoring or block", args[1])
 			}
-			return a.onHost(cmd, http.MethodPatch, args[0], client.HostUpdate{Mode: &m}, func(h client.HostView) error {
+			return a.changeHost(cmd, args[0], client.HostUpdate{Mode: &m}, func(h client.HostView) error {
 				return a.say("the mode of %s is %s now; see it reach the nodes with 'fleetctl ruleset status --kind config'", h.Name, h.Spec.Mode)
 			})
 		},

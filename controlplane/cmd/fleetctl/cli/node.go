@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"net/http"
 
 	"github.com/spf13/cobra"
 
@@ -117,7 +116,8 @@ func (a *app) nodeCordon(cordon bool) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return call(cmd.Context(), a, s, http.MethodPatch, apiPath("nodes", args[0]), client.NodeUpdate{Cordoned: &cordon}, func(n fleet.Node) error {
+			edit := func(fleet.Node) any { return client.NodeUpdate{Cordoned: &cordon} }
+			return change(cmd.Context(), a, s, apiPath("nodes", args[0]), edit, func(n fleet.Node) error {
 				return a.say(done, n.ID)
 			})
 		},
@@ -159,19 +159,4 @@ func (a *app) nodeJoinToken() *cobra.Command {
 		return a.joinToken(cmd, in, *ttl, "give it to the new node's supervisor")
 	}
 	return cmd
-}
-
-func (a *app) groupCommand() *cobra.Command {
-	return group("group", "Node groups", "", &cobra.Command{
-		Use: "list", Short: "List the node groups", Example: "  fleetctl group list", Args: exact(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := a.session()
-			if err != nil {
-				return err
-			}
-			return show(cmd.Context(), a, s, listing{path: apiPath("groups")}, []string{"GROUP", "FORM", "AGE"}, func(g fleet.Group) []any {
-				return []any{g.Name, g.Spec.Form, a.age(g.CreatedAt)}
-			})
-		},
-	})
 }

@@ -125,7 +125,12 @@ func (a *app) ruleDelete() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.remove(cmd.Context(), s, s.path("rules", args[0]), nil, "rule "+args[0]+" is deleted")
+			path := s.path("rules", args[0])
+			before, err := s.Raw(cmd.Context(), http.MethodGet, path, nil, nil)
+			if err != nil {
+				return err
+			}
+			return a.removeRead(cmd.Context(), s, path, nil, before, "rule "+args[0]+" is deleted")
 		},
 	}
 }

@@ -151,8 +151,8 @@ func get[T any](ctx context.Context, a *app, s *session, path string, show func(
 }
 
 // remove deletes something and says so.
-func (a *app) remove(ctx context.Context, s *session, path string, query url.Values, done string) error {
-	raw, err := s.Raw(ctx, http.MethodDelete, path, query, nil)
+func (a *app) remove(ctx context.Context, s *session, path string, query url.Values, done string, opts ...client.Option) error {
+	raw, err := s.Raw(ctx, http.MethodDelete, path, query, nil, opts...)
 	if err != nil {
 		return err
 	}

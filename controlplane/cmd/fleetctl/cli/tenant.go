@@ -141,27 +141,31 @@ func (a *app) tenantUpdate() *cobra.Command {
 			return err
 		}
 		path := apiPath("tenants", args[0])
-		if len(add) > 0 || *forget {
-			t, err := client.Get[fleet.Tenant](cmd.Context(), s.Client, path, nil)
-			if err != nil {
-				return err
+		edit := func(t fleet.Tenant) any {
+			if len(add) > 0 || *forget {
+				in.AllowedOrigins = allowed(t.Spec.AllowedOrigins, add, *forget)
 			}
-			ranges := []netip.Prefix{}
-			if !*forget {
-				ranges = append(ranges, t.Spec.AllowedOrigins...)
-			}
-			for _, p := range add {
-				if !slices.Contains(ranges, p) {
-					ranges = append(ranges, p)
-				}
-			}
-			in.AllowedOrigins, in.IfRevision = &ranges, t.Revision
+			return in
 		}
-		return call(cmd.Context(), a, s, http.MethodPatch, path, in, func(t fleet.Tenant) error {
+		return change(cmd.Context(), a, s, path, edit, func(t fleet.Tenant) error {
 			return a.say("tenant %s is changed", t.ID)
 		})
 	}
 	return cmd
+}
+
+// allowed adds ranges to those that are there, or to none.
+func allowed(there, add []netip.Prefix, forget bool) *[]netip.Prefix {
+	ranges := []netip.Prefix{}
+	if !forget {
+		ranges = append(ranges, there...)
+	}
+	for _, p := range add {
+		if !slices.Contains(ranges, p) {
+			ranges = append(ranges, p)
+		}
+	}
+	return &ranges
 }
 
 func (a *app) tenantDelete() *cobra.Command {
@@ -171,14 +175,20 @@ func (a *app) tenantDelete() *cobra.Command {
 	}
 	yes := yesFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := a.confirm(cmd, *yes, "deleting tenant", args[0]); err != nil {
-			return err
-		}
 		s, err := a.session()
 		if err != nil {
 			return err
 		}
-		return a.remove(cmd.Context(), s, apiPath("tenants", args[0]), nil, fmt.Sprintf("tenant %s is deleted", args[0]))
+		path := apiPath("tenants", args[0])
+		// Read before the question: what is deleted is what was there when it was asked.
+		before, err := s.Raw(cmd.Context(), http.MethodGet, path, nil, nil)
+		if err != nil {
+			return err
+		}
+		if err := a.confirm(cmd, *yes, "deleting tenant", args[0]); err != nil {
+			return err
+		}
+		return a.removeRead(cmd.Context(), s, path, nil, before, fmt.Sprintf("tenant %s is deleted", args[0]))
 	}
 	return cmd
 }

@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 BIN := bin
 CONSUL := .tools/consul
-COMMANDS := controlplane fleetctl edgenode edgesupervisor devfleet
+COMMANDS := controlplane fleetctl edgenode edgesupervisor devfleet loadtest
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 MODULE := github.com/edgefleet/edgefleet
 LDFLAGS := -X $(MODULE)/observability.Version=$(VERSION) -X $(MODULE)/controlplane/cmd/fleetctl/cli.version=$(VERSION)
@@ -11,10 +11,11 @@ PKG_fleetctl := ./controlplane/cmd/fleetctl
 PKG_edgenode := ./edgenode/cmd/edgenode
 PKG_edgesupervisor := ./edgenode/cmd/edgesupervisor
 PKG_devfleet := ./deploy/cmd/devfleet
+PKG_loadtest := ./loadtest/cmd/loadtest
 
 # Packages are tested one after another (-p 1): some run whole fleets, with the real timers of Raft.
 .DEFAULT_GOAL := help
-.PHONY: help run build check test race fuzz bench generate tidy clean consul $(COMMANDS)
+.PHONY: help run build check test race fuzz bench load etcdbench generate tidy clean consul $(COMMANDS)
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -55,6 +56,13 @@ fuzz: ## fuzz every decoder of untrusted bytes for 20 s each
 
 bench: ## run every benchmark once
 	go test -run '^$$' -bench . -benchtime 1s ./...
+
+load: build etcdbench ## run the load scenarios beside their peers (apt-get install etcd-server etcd-client); RESULTS=FILE keeps the report
+	$(BIN)/loadtest run controlplane $(if $(RESULTS),--out $(RESULTS))
+
+etcdbench:
+	@mkdir -p $(BIN)
+	cd tools/etcdbench && go build -trimpath -o $(CURDIR)/$(BIN)/$@ .
 
 generate: ## regenerate committed files (OpenAPI, configuration reference)
 	go generate ./...

@@ -33,7 +33,7 @@ type Config struct {
 	NATSRouteListen string `yaml:"nats_route_listen"`
 	// DNSListen is where the authoritative DNS server listens, UDP and TCP; default ":53".
 	DNSListen string `yaml:"dns_listen"`
-	// AdminListen serves /metrics, /healthz and /readyz; default "127.0.0.1:8444".
+	// AdminListen serves /metrics, /healthz, /readyz and /debug/pprof; default "127.0.0.1:8444".
 	AdminListen string `yaml:"admin_listen"`
 	// KEKFile holds the key-encryption key. init makes it if it is missing. Without it a member votes and serves reads,
 	// and neither issues nor seals.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"net/http"
+	"net/http/pprof"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -37,13 +38,17 @@ func (h *Health) Ready() map[string]string {
 }
 
 // Handler serves the admin endpoints, which belong on a loopback or management address: /metrics for Prometheus,
-// /healthz which answers as long as the process lives, and /readyz which answers 503 with the failing checks.
+// /healthz which answers as long as the process lives, /readyz which answers 503 with the failing checks, and
+// /debug/pprof for Go's profiles.
 func (t *Telemetry) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(t.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte("ok\n"))
 	})
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		failing := t.Health.Ready()
 		w.Header().Set("Content-Type", "application/json")

@@ -28,7 +28,7 @@ type Settings struct {
 	HTTPSListen string `yaml:"https_listen"`
 	// HTTPListen is where plain HTTP clients connect, for redirects and ACME challenges; default ":80".
 	HTTPListen string `yaml:"http_listen"`
-	// AdminListen serves /metrics, /healthz and /readyz; default "127.0.0.1:9180", "off" for none.
+	// AdminListen serves /metrics, /healthz, /readyz and /debug/pprof; default "127.0.0.1:9180", "off" for none.
 	AdminListen string `yaml:"admin_listen"`
 	// ControlPlane lists members' API addresses as host:port, for first contact. Required; later ones are learned.
 	ControlPlane []string `yaml:"control_plane"`

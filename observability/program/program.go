@@ -21,6 +21,11 @@ type usageError struct{ command, what string }
 
 func (e usageError) Error() string { return e.what + "; see '" + e.command + " --help'" }
 
+// Usage is a usage error of c, for what cobra does not find itself.
+func Usage(c *cobra.Command, format string, args ...any) error {
+	return usageError{c.CommandPath(), fmt.Sprintf(format, args...)}
+}
+
 // NoArguments refuses arguments, and names an unknown command as such.
 func NoArguments(c *cobra.Command, args []string) error {
 	if len(args) == 0 {

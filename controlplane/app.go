@@ -125,6 +125,7 @@ func (m *member) start(ctx context.Context) error {
 	m.parts.Start(ctx, "leader", m.lead)
 	m.parts.Start(ctx, "leader check", m.watchLeader)
 	m.parts.Start(ctx, "certificates", m.renew)
+	m.parts.OnStop("leadership", m.handOver)
 	m.tel.Health.Set("state", nil)
 	return nil
 }

@@ -119,6 +119,11 @@ func (p proposer) AddVoter(ctx context.Context, id fleet.MemberID, addr string) 
 	return p.node.AddVoter(ctx, id, addr)
 }
 
+// TransferLeadership hands leadership to a voter, or to any with an empty id.
+func (p proposer) TransferLeadership(ctx context.Context, to fleet.MemberID) error {
+	return p.node.TransferLeadership(ctx, to)
+}
+
 // reach connects to another member's Raft port as Raft would.
 func (p proposer) reach(ctx context.Context, addr string) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)

@@ -32,6 +32,18 @@ func (m *member) lead(ctx context.Context) error {
 	return err
 }
 
+// handOver is the first thing that a member does when it stops: while the API still answers, so that requests that are
+// under way, or still arrive, are passed on to the next leader.
+func (m *member) handOver(ctx context.Context) error {
+	m.tel.Health.Set("state", errors.New("stopping"))
+	if !m.node.IsLeader() || m.raft.voters() < 2 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout/3)
+	defer cancel()
+	return m.raft.TransferLeadership(ctx, "")
+}
+
 func utcNow() time.Time { return time.Now().UTC() }
 
 // again runs a loop until leadership ends; one that fails, for want of a quorum say, starts again after a pause.

@@ -38,6 +38,10 @@ var (
 	ErrTimeout = errors.New("timeout")
 )
 
+// ErrNotLeader stands beside ErrUnavailable: the member that was asked does not lead, and nothing was proposed, so that
+// the request may be passed on to the leader as it is. It is no kind of its own: people see that the service is away.
+var ErrNotLeader = errors.New("not the leader")
+
 // Exit codes of fleetctl (see fleetctl --help).
 const (
 	ExitOK          = 0

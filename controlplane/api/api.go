@@ -41,6 +41,8 @@ type Consensus interface {
 	// AddVoter and Remove change the configuration.
 	AddVoter(ctx context.Context, id fleet.MemberID, addr string) error
 	Remove(ctx context.Context, id fleet.MemberID) error
+	// TransferLeadership hands leadership to a voter, or to any with an empty id.
+	TransferLeadership(ctx context.Context, to fleet.MemberID) error
 }
 
 // Options configure the API.
@@ -109,10 +111,13 @@ func New(o Options) *API {
 }
 
 func newAPI(o Options) *API {
+	if o.Consensus != nil {
+		o.Consensus = watched{o.Consensus}
+	}
 	a := &API{o: o, mux: http.NewServeMux(), ops: map[string]operation{}, limiter: newLimiter(), metrics: newMetrics(o.Telemetry), tails: newTails(), bodyTimeout: bodyTimeout}
 	a.huma = humago.New(a.mux, config())
 	for _, register := range []func(){
-		a.registerCluster, a.registerTenants, a.registerHosts, a.registerRules, a.registerNodes, a.registerEvents, a.registerEdge,
+		a.registerCluster, a.registerMembers, a.registerTenants, a.registerHosts, a.registerRules, a.registerNodes, a.registerEvents, a.registerEdge,
 	} {
 		register()
 	}

@@ -149,6 +149,14 @@ func (r *replica) Suffrage() (map[fleet.MemberID]string, error) {
 func (*replica) AddVoter(context.Context, fleet.MemberID, string) error { return nil }
 func (*replica) Remove(context.Context, fleet.MemberID) error           { return nil }
 
+// TransferLeadership makes another member lead.
+func (r *replica) TransferLeadership(_ context.Context, to fleet.MemberID) error {
+	r.log.mu.Lock()
+	defer r.log.mu.Unlock()
+	r.log.leader = to
+	return nil
+}
+
 // lag makes a member apply nothing, or all again.
 func (f *fixture) lag(i int, lags bool) {
 	f.log.mu.Lock()

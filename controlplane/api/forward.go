@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httputil"
 	"time"
@@ -17,6 +18,9 @@ const leaderFirstTimeout = 3 * time.Second
 // errLeader: the leader answered that it cannot.
 var errLeader = errors.New("the leader answered with an error of its own")
 
+// errMoved: the member that was taken for the leader does not lead, and has done nothing.
+var errMoved = errors.New("it does not lead")
+
 // forward passes r on to the leader. Its body was read, so that it can be used again.
 func (a *API) forward(w http.ResponseWriter, r *http.Request, to fleet.MemberID, c caller, op operation) error {
 	m, ok := a.view().Member(to)
@@ -25,7 +29,7 @@ func (a *API) forward(w http.ResponseWriter, r *http.Request, to fleet.MemberID,
 		a.mux.ServeHTTP(w, r)
 		return nil
 	case !ok:
-		return fleet.NewError(fleet.ErrUnavailable, "", "the leader %s is not known to this member yet; try again", to)
+		return notLeader("", "the leader %s is not known to this member yet; try again", to)
 	}
 	out := r
 	if op.place == leaderFirst {
@@ -49,6 +53,9 @@ func (a *API) forward(w http.ResponseWriter, r *http.Request, to fleet.MemberID,
 			if op.place == leaderFirst && res.StatusCode >= http.StatusInternalServerError {
 				return errLeader
 			}
+			if res.Header.Get(headerNotLeader) != "" {
+				return errMoved
+			}
 			for _, h := range []string{headerRequestID, "Cache-Control", "X-Content-Type-Options"} {
 				w.Header().Del(h) // the leader's answer has its own
 			}
@@ -60,8 +67,16 @@ func (a *API) forward(w http.ResponseWriter, r *http.Request, to fleet.MemberID,
 	if failed == nil {
 		return nil
 	}
-	a.o.Telemetry.Logger.WarnContext(r.Context(), "forward to leader", "leader", to, "request_id", c.requestID, "err", failed)
+	level := slog.LevelWarn
+	if errors.Is(failed, errMoved) {
+		level = slog.LevelDebug
+	}
+	a.o.Telemetry.Logger.Log(r.Context(), level, "forward to leader", "leader", to, "request_id", c.requestID, "err", failed)
 	if op.place != leaderFirst {
+		var dial *net.OpError
+		if errors.Is(failed, errMoved) || r.Method == http.MethodGet || errors.As(failed, &dial) && dial.Op == "dial" {
+			return notLeader("", "the leader %s cannot be reached, or does not lead any more; try again", to)
+		}
 		return fleet.NewError(fleet.ErrUnavailable, "", "the leader %s cannot be reached; whether the request took effect is not known", to)
 	}
 	body, err := r.GetBody()

@@ -184,7 +184,7 @@ func TestARequestIsPassedOnOnce(t *testing.T) {
 	// Each believes that the other leads.
 	f.lead("m1")
 	a := f.at(1, f.operator, f.memberCert("m1")).with("Edgefleet-Forwarded-By", "m1").call("POST", "/v1/tenants", client.TenantCreate{ID: "x"}).want(503)
-	if !strings.Contains(a.Detail, "no leader") {
+	if !strings.Contains(a.Detail, "does not lead") {
 		t.Errorf("got %s", a.Detail)
 	}
 }

@@ -50,6 +50,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	if err := a.serve(rec, r, c); err != nil {
 		h.Set(headerRequestID, c.requestID) // which may be the one of the member that passed the request on
+		if c.forwarded && errors.Is(err, fleet.ErrNotLeader) {
+			h.Set(headerNotLeader, "true")
+		}
 		writeProblem(rec, problem(err, c.requestID))
 	}
 }
@@ -65,9 +68,8 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, c *caller) error {
 	if err != nil {
 		return cmp.Or(identified, err)
 	}
-	leader, self := a.leader(r.Context(), !a.local(op, r) && op.place != leaderFirst && !c.forwarded)
-	passOn := !a.local(op, r) && !self && leader != "" && !c.forwarded
-	if identified != nil && (!passOn || !c.unknown) {
+	local := a.local(op, r)
+	if identified != nil && (local || c.forwarded || !c.unknown) {
 		return identified
 	}
 	if op.scope != public && c.anonymous() {
@@ -80,16 +82,23 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, c *caller) error {
 	defer span.End()
 	r = r.WithContext(ctx)
 	switch {
-	case passOn:
-		return a.forward(w, r, leader, *c, op)
-	case !self && !a.local(op, r) && op.place != leaderFirst:
-		return fleet.NewError(fleet.ErrUnavailable, "", "the control plane has no leader at the moment; reads answer with ?consistency=stale, try writes again")
-	case self && op.method == http.MethodGet && !a.local(op, r):
-		index, err := a.o.Consensus.ReadIndex(ctx)
-		if err != nil {
-			return err
-		}
-		w.Header().Set(headerIndex, itoa(index))
+	case local:
+		a.mux.ServeHTTP(w, r)
+		return nil
+	case op.place == leaderFirst:
+		return a.leaderFirst(w, r, *c, op, identified)
+	}
+	return a.answer(w, r, c, op)
+}
+
+// leaderFirst has the leader answer, else this member.
+func (a *API) leaderFirst(w http.ResponseWriter, r *http.Request, c caller, op operation, identified error) error {
+	leader, self := a.o.Consensus.Leader()
+	switch {
+	case !self && leader != "" && !c.forwarded:
+		return a.forward(w, r, leader, c, op)
+	case identified != nil:
+		return identified
 	}
 	a.mux.ServeHTTP(w, r)
 	return nil
@@ -106,7 +115,7 @@ func (a *API) leader(ctx context.Context, wait bool) (fleet.MemberID, bool) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, leaderPatience)
 	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for id == "" {
 		select {

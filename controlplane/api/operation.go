@@ -172,6 +172,9 @@ func handle[I, O any](a *API, op operation, h func(ctx context.Context, in *I) (
 		}
 		c := callerOf(ctx)
 		p := problem(err, c.requestID)
+		if t, ok := ctx.Value(attemptKey{}).(*attempt); ok && t.failed(err) {
+			return nil, p // nobody sees it: the request is passed on
+		}
 		if p.Status >= http.StatusInternalServerError {
 			a.o.Telemetry.Logger.WarnContext(ctx, "request failed", "operation", op.id, "request_id", c.requestID, "err", err)
 		}

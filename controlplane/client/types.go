@@ -146,6 +146,17 @@ type (
 		Leader   bool   `json:"leader"`
 	}
 
+	// LeaderTransfer hands leadership to another voter; an empty To leaves the choice to the cluster.
+	LeaderTransfer struct {
+		To     fleet.MemberID `json:"to,omitempty" doc:"the voter that is to lead; empty: the one that is furthest"`
+		Reason string         `json:"reason,omitempty" maxLength:"512" doc:"why, for the audit log"`
+	}
+	// LeaderTransferred says who leads since.
+	LeaderTransferred struct {
+		From   fleet.MemberID `json:"from"`
+		Leader fleet.MemberID `json:"leader"`
+	}
+
 	// MemberJoin exchanges a member join token for an identity.
 	MemberJoin struct {
 		Token string `json:"token"`

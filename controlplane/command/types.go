@@ -36,6 +36,7 @@ const (
 	TypeMemberJoin
 	TypeHostPutConsul
 	TypeOriginsResolve
+	TypeLeaderTransfer
 )
 
 var names = map[Type]string{
@@ -50,6 +51,7 @@ var names = map[Type]string{
 	TypeEntryPut: "entry_put", TypeEntryDelete: "entry_delete",
 	TypeMemberJoin:    "member_join",
 	TypeHostPutConsul: "host_put_consul", TypeOriginsResolve: "origins_resolve",
+	TypeLeaderTransfer: "leader_transfer",
 }
 
 // String is the command's stable name, as it stands in the audit log.
@@ -100,4 +102,5 @@ var bodies = map[Type]func() Body{
 	TypeMemberJoin:        func() Body { return &MemberJoin{} },
 	TypeHostPutConsul:     func() Body { return &HostPutConsul{} },
 	TypeOriginsResolve:    func() Body { return &OriginsResolve{} },
+	TypeLeaderTransfer:    func() Body { return &LeaderTransfer{} },
 }

@@ -24,13 +24,13 @@ const enqueueTimeout = 10 * time.Second
 // the leader and is never retried here.
 //
 // Errors: fleet.ErrUnavailable when this member does not lead or has lost leadership or quorum, naming the leader if it
-// is known; fleet.ErrTimeout when ctx's deadline passed; fleet.ErrTooLarge. See ErrOutcomeUnknown.
+// is known, with fleet.ErrNotLeader if the command certainly was not proposed and another member may be asked; fleet.ErrTimeout when ctx's deadline passed; fleet.ErrTooLarge. See ErrOutcomeUnknown.
 func (n *Node) Apply(ctx context.Context, cmd []byte) (result any, index uint64, err error) {
 	if len(cmd) > MaxCommandBytes {
 		return nil, 0, fleet.NewError(fleet.ErrTooLarge, "command", "a command of %d bytes is over the limit of %d: split it, or store the content as a blob", len(cmd), MaxCommandBytes)
 	}
 	var f raft.ApplyFuture
-	err = n.await(ctx, func() raft.Future {
+	err = n.propose(ctx, func() raft.Future {
 		f = n.raft.Apply(cmd, timeoutOf(ctx))
 		return f
 	})
@@ -44,7 +44,7 @@ func (n *Node) Apply(ctx context.Context, cmd []byte) (result any, index uint64,
 func (n *Node) Barrier(ctx context.Context) error {
 	term := n.raft.CurrentTerm()
 	var f raft.Future
-	err := n.await(ctx, func() raft.Future {
+	err := n.propose(ctx, func() raft.Future {
 		f = n.raft.Barrier(timeoutOf(ctx))
 		return f
 	})
@@ -75,7 +75,7 @@ func (n *Node) ReadIndex(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	index := n.raft.CommitIndex()
-	if err := n.await(ctx, func() raft.Future { return n.raft.VerifyLeader() }); err != nil {
+	if err := n.await(ctx, func() raft.Future { return n.raft.VerifyLeader() }, nil); err != nil {
 		return 0, n.explain("read", err)
 	}
 	if n.raft.CurrentTerm() != term {
@@ -138,19 +138,37 @@ func timeoutOf(ctx context.Context) time.Duration {
 	return enqueueTimeout
 }
 
+// propose is await for what adds to the log: it waits while leadership is handed over.
+func (n *Node) propose(ctx context.Context, start func() raft.Future) error {
+	if err := n.gate.enter(ctx, n.closing); err != nil {
+		return notStartedError{err}
+	}
+	return n.await(ctx, start, n.gate.leave)
+}
+
 // await starts a request and waits for its result, for ctx, or for Close. Raft's futures know no context: the waiting
-// goroutine ends when Raft answers, which it does at the latest when the member stops leading or stops.
-func (n *Node) await(ctx context.Context, start func() raft.Future) error {
+// goroutine ends when Raft answers, which it does at the latest when the member stops leading or stops; then it calls
+// answered, if that is set.
+func (n *Node) await(ctx context.Context, start func() raft.Future, answered func()) error {
+	if answered == nil {
+		answered = func() {}
+	}
 	if err := ctx.Err(); err != nil {
+		answered()
 		return notStartedError{err}
 	}
 	select {
 	case <-n.closing:
+		answered()
 		return notStartedError{raft.ErrRaftShutdown}
 	default:
 	}
 	done := make(chan error, 1)
-	go func() { done <- start().Error() }()
+	go func() {
+		err := start().Error()
+		answered()
+		done <- err
+	}()
 	select {
 	case err := <-done:
 		return err
@@ -174,7 +192,7 @@ func (n *Node) explain(op string, err error) error {
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("%s: %w", op, err)
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
-		return fmt.Errorf("%s: %w: member %s does not lead, %s", op, fleet.ErrUnavailable, n.member, n.whoLeads())
+		return fmt.Errorf("%s: %w: %w: member %s does not lead, %s", op, fleet.ErrUnavailable, fleet.ErrNotLeader, n.member, n.whoLeads())
 	case errors.Is(err, raft.ErrRaftShutdown):
 		return fmt.Errorf("%s: %w", op, errClosed)
 	case errors.Is(err, raft.ErrEnqueueTimeout):
@@ -193,6 +211,9 @@ func (n *Node) explainChange(op string, err error) error {
 		}
 	}
 	if errors.As(err, new(notStartedError)) {
+		if errors.Is(err, raft.ErrRaftShutdown) {
+			return fmt.Errorf("%w (%w)", n.explain(op, err), fleet.ErrNotLeader)
+		}
 		return n.explain(op, err)
 	}
 	return fmt.Errorf("%w (%w: read before trying again)", n.explain(op, err), ErrOutcomeUnknown)

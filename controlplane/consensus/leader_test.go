@@ -248,7 +248,7 @@ func TestEveryTenureIsRunOnceHoweverOftenLeadershipMoves(t *testing.T) {
 			if len(leaders) != 1 {
 				t.Fatalf("leaders are %v", leaders)
 			}
-			if err := b.nodes[leaders[0]].TransferLeadership(ctx); err != nil {
+			if err := b.nodes[leaders[0]].TransferLeadership(ctx, ""); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(500 * time.Millisecond)

@@ -82,21 +82,15 @@ func (n *Node) follow(notify <-chan bool) {
 // Leader is who leads as far as this member knows, and its Raft address; ok is false during an election.
 func (n *Node) Leader() (id fleet.MemberID, raftAddr string, ok bool) {
 	addr, server := n.raft.LeaderWithID()
+	if server == raft.ServerID(n.member) && !n.IsLeader() {
+		return "", "", false // it steps down
+	}
 	return fleet.MemberID(server), string(addr), server != ""
 }
 
 // IsLeader reports whether this member believes that it leads. A leader that was cut off believes so for up to a
 // heartbeat timeout: use ReadIndex where that matters.
 func (n *Node) IsLeader() bool { return n.raft.State() == raft.Leader }
-
-// TransferLeadership hands leadership to the most up-to-date other voter and returns when this member no longer
-// leads. fleet.ErrUnavailable: this member does not lead, or no other took over.
-func (n *Node) TransferLeadership(ctx context.Context) error {
-	if err := n.await(ctx, func() raft.Future { return n.raft.LeadershipTransfer() }); err != nil {
-		return n.explain("transfer leadership", err)
-	}
-	return nil
-}
 
 // RunLeader runs lead whenever this member leads, until ctx ends; then it returns nil, after lead has returned. Before
 // each run everything that was committed before is in the state machine. The context of a run ends with the cause

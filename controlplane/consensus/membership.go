@@ -117,7 +117,7 @@ func (n *Node) confirm(ctx context.Context, op string) error {
 }
 
 func (n *Node) change(ctx context.Context, op string, start func() raft.Future) error {
-	err := n.await(ctx, start)
+	err := n.propose(ctx, start)
 	if err == nil {
 		return nil
 	}

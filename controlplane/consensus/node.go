@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ type Node struct {
 	parts     parts
 
 	leadership leadership
+	gate       gate
 	// closing is closed when Close begins, so that nobody waits for a Raft that will not answer.
 	closing chan struct{}
 	owned   sync.WaitGroup
@@ -49,6 +51,8 @@ type parts struct {
 	// applied is the mark of the state machine, marked what it said; nil and 0 for a log in memory.
 	applied *mark
 	marked  uint64
+	// dial connects to another member's Raft port; nil in memory.
+	dial func(raft.ServerAddress, time.Duration) (net.Conn, error)
 	// disconnect breaks every connection, so that Raft's goroutines are not held up by a peer that is slow.
 	disconnect func() error
 	// release gives back disk and lock after Raft stopped.
@@ -84,7 +88,7 @@ func Open(o Options) (*Node, error) {
 	stable := &stableStore{StableStore: d.wal}
 	n, err := open(o, parts{
 		logs: d.wal, stable: stable, snapshots: d.snaps, transport: transport, mark: d.mark,
-		applied: d.applied, marked: d.marked, disconnect: disconnect,
+		applied: d.applied, marked: d.marked, dial: stream.Dial, disconnect: disconnect,
 		release: func() error { stable.end(); return d.close() },
 	})
 	if err != nil {
@@ -174,7 +178,7 @@ func (n *Node) Close(ctx context.Context) error {
 func (n *Node) stop(ctx context.Context, handOver bool) error {
 	if handOver && n.IsLeader() && n.otherVoters() {
 		transfer, cancel := context.WithTimeout(ctx, transferTimeout)
-		if err := n.TransferLeadership(transfer); err != nil {
+		if err := n.TransferLeadership(transfer, ""); err != nil {
 			n.log.WarnContext(ctx, "leadership was not handed over, the others will elect", "err", err)
 		}
 		cancel()

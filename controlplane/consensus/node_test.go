@@ -86,12 +86,12 @@ func TestALeaderThatClosesHandsOver(t *testing.T) {
 
 func TestTransferLeadership(t *testing.T) {
 	ms := cluster(t, 3, nil)
-	if err := ms[0].TransferLeadership(t.Context()); err != nil {
+	if err := ms[0].TransferLeadership(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
 	leader := leaderOf(t, ms[1:]...)
 	apply(t, leader, "x")
-	if err := ms[0].TransferLeadership(t.Context()); !errors.Is(err, fleet.ErrUnavailable) {
+	if err := ms[0].TransferLeadership(t.Context(), ""); !errors.Is(err, fleet.ErrUnavailable) {
 		t.Errorf("transfer by a follower: %v", err)
 	}
 }

@@ -151,6 +151,8 @@ func (p *processor) apply(b command.Body) (any, error) {
 		return p.hostPut(b, &b.HostPut, true)
 	case *command.OriginsResolve:
 		return nil, p.originsResolve(b)
+	case *command.LeaderTransfer:
+		return nil, p.leaderTransfer(b)
 	}
 	panic(fmt.Sprintf("fsm: command %s has no processor", b.Type())) // a programmer's error, found by the first test
 }

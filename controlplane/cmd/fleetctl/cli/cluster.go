@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) clusterCommand() *cobra.Command {
-	return group("cluster", "The members of the control plane", "", a.clusterStatus(), a.clusterCheck(), a.clusterJoinToken(), a.clusterRemove())
+	return group("cluster", "The members of the control plane", "", a.clusterStatus(), a.clusterCheck(), a.clusterJoinToken(), a.clusterRemove(), a.clusterTransferLeader())
 }
 
 func (a *app) clusterStatus() *cobra.Command {

@@ -1,0 +1,182 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/http"
+	"time"
+
+	"github.com/edgefleet/edgefleet/controlplane/command"
+	"github.com/edgefleet/edgefleet/fleet"
+)
+
+// headerNotLeader tells the member that passed a request on that this one does not lead and has done nothing.
+const headerNotLeader = "Edgefleet-Not-Leader"
+
+// passPause and maxPassPause space the attempts of one request to find the leader while leadership moves.
+const (
+	passPause    = 2 * time.Millisecond
+	maxPassPause = 25 * time.Millisecond
+)
+
+// answer has r answered by this member, if it leads, or by the leader. While leadership moves it holds r, and passes it
+// on when the new leader is known: the caller sees no hand-over. Only what certainly was not proposed, and reads, are
+// tried again; a request whose outcome is unknown never is.
+func (a *API) answer(w http.ResponseWriter, r *http.Request, c *caller, op operation) error {
+	held, cancel := context.WithTimeout(r.Context(), leaderPatience)
+	defer cancel()
+	for pause := passPause; ; pause = min(2*pause, maxPassPause) {
+		err := a.answerOnce(w, r, c, op)
+		if c.forwarded || !errors.Is(err, fleet.ErrNotLeader) {
+			return err
+		}
+		select {
+		case <-held.Done():
+			return err
+		case <-time.After(pause):
+		}
+		if c.unknown { // not to the leader, which this member may be by now
+			fresh := caller{requestID: c.requestID}
+			_ = a.identify(&fresh, r) // answerOnce says it
+			*c = fresh
+		}
+	}
+}
+
+// answerOnce is one attempt. fleet.ErrNotLeader: nothing was done, and nothing of the answer was written.
+func (a *API) answerOnce(w http.ResponseWriter, r *http.Request, c *caller, op operation) error {
+	leader, self := a.leader(r.Context(), !c.forwarded)
+	r = r.WithContext(context.WithValue(r.Context(), callerKey{}, *c))
+	if r.GetBody != nil {
+		var err error
+		if r.Body, err = r.GetBody(); err != nil {
+			return err
+		}
+	}
+	switch {
+	case !self && leader != "" && !c.forwarded:
+		return a.forward(w, r, leader, *c, op)
+	case !self && c.forwarded:
+		return notLeader("", "member %s does not lead (any more)", a.o.Member)
+	case !self:
+		return fleet.NewError(fleet.ErrUnavailable, "", "the control plane has no leader at the moment; reads answer with ?consistency=stale, try writes again")
+	case c.unknown:
+		return a.identify(&caller{requestID: c.requestID}, r)
+	case r.Method == http.MethodGet:
+		return a.read(w, r)
+	}
+	t := &attempt{ResponseWriter: w, header: w.Header().Clone()}
+	a.mux.ServeHTTP(t, r.WithContext(context.WithValue(r.Context(), attemptKey{}, t)))
+	if t.again {
+		return notLeader("", "member %s does not lead any more", a.o.Member)
+	}
+	t.begin()
+	return nil
+}
+
+// read answers a linearizable read; this member led a moment ago.
+func (a *API) read(w http.ResponseWriter, r *http.Request) error {
+	index, err := a.o.Consensus.ReadIndex(r.Context())
+	switch {
+	case errors.Is(err, fleet.ErrUnavailable):
+		return elsewhereError{err} // a read may be tried again whatever came of it
+	case err != nil:
+		return err
+	}
+	w.Header().Set(headerIndex, itoa(index))
+	a.mux.ServeHTTP(w, r)
+	return nil
+}
+
+// notLeader is an error with which the request may be passed on as it is.
+func notLeader(field, format string, args ...any) error {
+	return elsewhereError{fleet.NewError(fleet.ErrUnavailable, field, format, args...)}
+}
+
+// elsewhereError makes an error a fleet.ErrNotLeader too.
+type elsewhereError struct{ error }
+
+func (e elsewhereError) Unwrap() []error { return []error{e.error, fleet.ErrNotLeader} }
+
+// attempt is the answer of this member to a change that it may have to take back: nothing is written until it is clear
+// that the change was proposed, or needs no proposal.
+type attempt struct {
+	http.ResponseWriter
+	header http.Header
+	begun  bool
+	// proposed: the log may hold something of this request. again: it certainly does not, and another member leads.
+	proposed, again bool
+}
+
+type attemptKey struct{}
+
+// Header implements http.ResponseWriter.
+func (t *attempt) Header() http.Header { return t.header }
+
+// WriteHeader implements http.ResponseWriter.
+func (t *attempt) WriteHeader(status int) {
+	if t.again {
+		return
+	}
+	t.begin()
+	t.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (t *attempt) Write(b []byte) (int, error) {
+	if t.again {
+		return len(b), nil
+	}
+	t.begin()
+	return t.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController set deadlines.
+func (t *attempt) Unwrap() http.ResponseWriter { return t.ResponseWriter }
+
+func (t *attempt) begin() {
+	if !t.begun {
+		t.begun = true
+		h := t.ResponseWriter.Header()
+		clear(h)
+		maps.Copy(h, t.header)
+	}
+}
+
+// failed notes why a handler failed; it reports whether the request is taken back.
+func (t *attempt) failed(err error) bool {
+	t.again = !t.proposed && !t.begun && errors.Is(err, fleet.ErrNotLeader)
+	return t.again
+}
+
+// watched notes in a request's attempt what was proposed for it.
+type watched struct{ Consensus }
+
+// note takes the result of whatever changes the log.
+func note(ctx context.Context, err error) {
+	if t, ok := ctx.Value(attemptKey{}).(*attempt); ok && !errors.Is(err, fleet.ErrNotLeader) {
+		t.proposed = true
+	}
+}
+
+// Propose implements Consensus.
+func (w watched) Propose(ctx context.Context, h command.Header, b command.Body) (any, error) {
+	obj, err := w.Consensus.Propose(ctx, h, b)
+	note(ctx, err)
+	return obj, err
+}
+
+// AddVoter implements Consensus.
+func (w watched) AddVoter(ctx context.Context, id fleet.MemberID, addr string) error {
+	err := w.Consensus.AddVoter(ctx, id, addr)
+	note(ctx, err)
+	return err
+}
+
+// Remove implements Consensus.
+func (w watched) Remove(ctx context.Context, id fleet.MemberID) error {
+	err := w.Consensus.Remove(ctx, id)
+	note(ctx, err)
+	return err
+}

@@ -72,7 +72,9 @@ type sharedLog struct {
 	fail    error
 	// readIndex, if set, takes the place of every ReadIndex.
 	readIndex func() (uint64, error)
-	members   []*replica
+	// refuse, if set, is asked before every proposal; an error of it is the answer.
+	refuse  func(fleet.MemberID) error
+	members []*replica
 }
 
 type replica struct {
@@ -88,6 +90,11 @@ func (r *replica) Propose(_ context.Context, h command.Header, b command.Body) (
 	defer r.log.mu.Unlock()
 	if r.log.fail != nil {
 		return nil, r.log.fail
+	}
+	if r.log.refuse != nil {
+		if err := r.log.refuse(r.id); err != nil {
+			return nil, err
+		}
 	}
 	if r.log.leader != r.id {
 		return nil, fleet.NewError(fleet.ErrUnavailable, "", "%s does not lead", r.id)
@@ -149,11 +156,13 @@ func (r *replica) Suffrage() (map[fleet.MemberID]string, error) {
 func (*replica) AddVoter(context.Context, fleet.MemberID, string) error { return nil }
 func (*replica) Remove(context.Context, fleet.MemberID) error           { return nil }
 
-// TransferLeadership makes another member lead.
+// TransferLeadership makes another member lead, if one is named.
 func (r *replica) TransferLeadership(_ context.Context, to fleet.MemberID) error {
 	r.log.mu.Lock()
 	defer r.log.mu.Unlock()
-	r.log.leader = to
+	if to != "" {
+		r.log.leader = to
+	}
 	return nil
 }
 

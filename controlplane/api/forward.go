@@ -29,7 +29,7 @@ func (a *API) forward(w http.ResponseWriter, r *http.Request, to fleet.MemberID,
 		a.mux.ServeHTTP(w, r)
 		return nil
 	case !ok:
-		return notLeader("", "the leader %s is not known to this member yet; try again", to)
+		return notLeader("the leader %s is not known to this member yet; try again", to)
 	}
 	out := r
 	if op.place == leaderFirst {
@@ -75,7 +75,7 @@ func (a *API) forward(w http.ResponseWriter, r *http.Request, to fleet.MemberID,
 	if op.place != leaderFirst {
 		var dial *net.OpError
 		if errors.Is(failed, errMoved) || r.Method == http.MethodGet || errors.As(failed, &dial) && dial.Op == "dial" {
-			return notLeader("", "the leader %s cannot be reached, or does not lead any more; try again", to)
+			return notLeader("the leader %s cannot be reached, or does not lead any more; try again", to)
 		}
 		return fleet.NewError(fleet.ErrUnavailable, "", "the leader %s cannot be reached; whether the request took effect is not known", to)
 	}

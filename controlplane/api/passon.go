@@ -58,7 +58,7 @@ func (a *API) answerOnce(w http.ResponseWriter, r *http.Request, c *caller, op o
 	case !self && leader != "" && !c.forwarded:
 		return a.forward(w, r, leader, *c, op)
 	case !self && c.forwarded:
-		return notLeader("", "member %s does not lead (any more)", a.o.Member)
+		return notLeader("member %s does not lead (any more)", a.o.Member)
 	case !self:
 		return fleet.NewError(fleet.ErrUnavailable, "", "the control plane has no leader at the moment; reads answer with ?consistency=stale, try writes again")
 	case c.unknown:
@@ -67,9 +67,10 @@ func (a *API) answerOnce(w http.ResponseWriter, r *http.Request, c *caller, op o
 		return a.read(w, r)
 	}
 	t := &attempt{ResponseWriter: w, header: w.Header().Clone()}
-	a.mux.ServeHTTP(t, r.WithContext(context.WithValue(r.Context(), attemptKey{}, t)))
+	r = r.WithContext(context.WithValue(r.Context(), attemptKey{}, t))
+	a.mux.ServeHTTP(t, r)
 	if t.again {
-		return notLeader("", "member %s does not lead any more", a.o.Member)
+		return notLeader("member %s does not lead any more", a.o.Member)
 	}
 	t.begin()
 	return nil
@@ -90,8 +91,8 @@ func (a *API) read(w http.ResponseWriter, r *http.Request) error {
 }
 
 // notLeader is an error with which the request may be passed on as it is.
-func notLeader(field, format string, args ...any) error {
-	return elsewhereError{fleet.NewError(fleet.ErrUnavailable, field, format, args...)}
+func notLeader(format string, args ...any) error {
+	return elsewhereError{fleet.NewError(fleet.ErrUnavailable, "", format, args...)}
 }
 
 // elsewhereError makes an error a fleet.ErrNotLeader too.

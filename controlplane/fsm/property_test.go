@@ -109,7 +109,11 @@ func (d dice) machines() command.Body {
 	case 0:
 		return command.MemberPut{Member: fleet.Member{ID: d.member(), API: pick(d, "a", "b")}}
 	case 1:
-		return pick[command.Body](d, command.MemberRemove{ID: d.member()}, command.LeaderTransfer{From: d.member()})
+		m := d.member()
+		if m == "" {
+			return command.LeaderTransfer{From: "m1", To: "m2"}
+		}
+		return command.MemberRemove{ID: m}
 	case 2:
 		return command.MemberJoin{Token: d.join(), Member: fleet.Member{ID: d.member()}}
 	case 3:

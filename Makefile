@@ -15,7 +15,7 @@ PKG_loadtest := ./loadtest/cmd/loadtest
 
 # Packages are tested one after another (-p 1): some run whole fleets, with the real timers of Raft.
 .DEFAULT_GOAL := help
-.PHONY: help run build check test race fuzz bench load etcdbench generate tidy clean consul $(COMMANDS)
+.PHONY: help run build check test race fault fuzz bench load etcdbench generate tidy clean consul $(COMMANDS)
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -44,6 +44,11 @@ test: build ## run every test
 
 race: build ## run every test under the race detector
 	go test -race -p 1 -timeout 30m ./...
+
+SEEDS ?= 200
+SEED ?= 1
+fault: ## break control planes: SEEDS=200 seeded histories from SEED=1 on
+	go test ./controlplane/faulttest -timeout 30m -seeds $(SEEDS) -seed $(SEED)
 
 check: ## vet and lint (the tests look for drift in generated files)
 	go vet ./...

@@ -41,6 +41,7 @@ var arrows = map[string][]string{
 	"controlplane/events":       {"fleet", "observability"},
 	"controlplane/api":          {"fleet", "observability", "tls", "controlplane/command", "controlplane/state", "controlplane/keys", "controlplane/client", "controlplane/bus", "controlplane/blobs", "controlplane/dns", "controlplane/events"},
 	"controlplane":              {"fleet", "observability", "rollout", "tls", "controlplane/command", "controlplane/state", "controlplane/fsm", "controlplane/consensus", "controlplane/keys", "controlplane/leader", "controlplane/client", "controlplane/bus", "controlplane/blobs", "controlplane/dns", "controlplane/events", "controlplane/api"},
+	"controlplane/faulttest":    {"fleet", "observability", "tls", "controlplane", "controlplane/command", "controlplane/state", "controlplane/fsm", "controlplane/consensus", "controlplane/keys", "controlplane/leader", "controlplane/client", "controlplane/blobs", "controlplane/api"},
 	"controlplane/cmd":          {"fleet", "observability", "controlplane", "controlplane/api"},
 	"controlplane/cmd/fleetctl": {"fleet", "controlplane/client"},
 

@@ -1,7 +1,6 @@
 package consensus
 
 import (
-	"context"
 	"log/slog"
 
 	"github.com/hashicorp/go-hclog"
@@ -36,12 +35,6 @@ func OpenInMemory(o Options, transport *raft.InmemTransport) (*Node, error) {
 	})
 }
 
-// Crash stops the member as a crash would look to the others: nothing is handed over.
-func (n *Node) Crash(ctx context.Context) error {
-	n.closeOnce.Do(func() { n.closeErr = n.stop(ctx, false) })
-	return n.closeErr
-}
-
 // NewLogger is the logger that Raft is given.
 func NewLogger(l *slog.Logger) hclog.Logger { return newLogger(l) }
 
@@ -64,3 +57,6 @@ func NewStableStore(s raft.StableStore) (store raft.StableStore, end func()) {
 	st := &stableStore{StableStore: s}
 	return st, st.end
 }
+
+// NewPipeline is what Raft sends through.
+func NewPipeline(p raft.AppendPipeline) raft.AppendPipeline { return newPipeline(p) }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
 	"github.com/edgefleet/edgefleet/fleet"
@@ -78,13 +79,7 @@ func Open(o Options) (*Node, error) {
 	if err != nil {
 		return nil, errors.Join(err, d.close())
 	}
-	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: stream, MaxPool: maxPool, Timeout: ioTimeout, Logger: log.Named("transport"),
-	})
-	disconnect := func() error {
-		transport.CloseStreams()
-		return errors.Join(transport.Close(), stream.Close())
-	}
+	transport, disconnect := overNetwork(stream, log)
 	stable := &stableStore{StableStore: d.wal}
 	n, err := open(o, parts{
 		logs: d.wal, stable: stable, snapshots: d.snaps, transport: transport, mark: d.mark,
@@ -95,6 +90,17 @@ func Open(o Options) (*Node, error) {
 		return nil, errors.Join(err, disconnect(), d.close())
 	}
 	return n, nil
+}
+
+// overNetwork is Raft's transport over stream, and what breaks every connection of it.
+func overNetwork(stream raft.StreamLayer, log hclog.Logger) (raft.Transport, func() error) {
+	t := network{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: stream, MaxPool: maxPool, Timeout: ioTimeout, Logger: log.Named("transport"),
+	})}
+	return t, func() error {
+		t.CloseStreams()
+		return errors.Join(t.Close(), stream.Close())
+	}
 }
 
 // open starts a member on the given parts; o is complete and valid. On an error the parts are still the caller's.

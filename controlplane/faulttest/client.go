@@ -1,0 +1,309 @@
+package faulttest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/edgefleet/edgefleet/controlplane/client"
+	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/tls/keyring"
+	"github.com/edgefleet/edgefleet/tls/mtls"
+)
+
+// History is what clients asked and were told, in one order of calls and returns.
+type History struct {
+	mu    sync.Mutex
+	clock int64
+	ops   []porcupine.Operation
+	// strange are answers that no client may ever get.
+	strange []string
+}
+
+func (h *History) tick() int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.clock++
+	return h.clock
+}
+
+func (h *History) add(client int, called int64, in input, out output) {
+	returned := h.tick()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if in.verb == read && (out.outcome == unknown || out.outcome == refused) {
+		return // says nothing
+	}
+	if out.outcome == unknown {
+		returned = 1 << 60
+	}
+	h.ops = append(h.ops, porcupine.Operation{ClientId: client, Input: in, Call: called, Output: out, Return: returned})
+}
+
+func (h *History) odd(format string, args ...any) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.strange = append(h.strange, fmt.Sprintf(format, args...))
+}
+
+func (h *History) operations() []porcupine.Operation {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.ops
+}
+
+// Strange are the answers that no client may get, whatever happens.
+func (h *History) Strange() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.strange
+}
+
+// Counts says how many operations had an outcome that their client knows, and how many not.
+func (h *History) Counts() (known, open int) {
+	for _, op := range h.operations() {
+		if out, ok := op.Output.(output); ok && out.outcome == unknown {
+			open++
+		} else {
+			known++
+		}
+	}
+	return known, open
+}
+
+// objects is how many registers there are; the fewer, the more clients meet.
+const objects = 6
+
+// worker is one client: it asks one thing at a time, of any member.
+type worker struct {
+	cluster *Cluster
+	history *History
+	number  int
+	rng     *rand.Rand
+	made    int
+	// seen is the last value and revision of each object that this client was told.
+	seen  map[string]fleet.Tenant
+	kit   enrolKit
+	gates *gates
+}
+
+// enrolKit is what a machine shows when it enrols; making one is slow.
+type enrolKit struct {
+	csr  string
+	hpke []byte
+}
+
+func newKit() (enrolKit, error) {
+	key, err := mtls.NewKey()
+	if err != nil {
+		return enrolKit{}, err
+	}
+	csr, err := mtls.CSR(key)
+	if err != nil {
+		return enrolKit{}, err
+	}
+	_, public, err := keyring.NewHPKEKey()
+	return enrolKit{csr: string(csr), hpke: public}, err
+}
+
+// gates are semaphores: join tokens, each of which admits one machine. All clients try the latest.
+type gates struct {
+	mu     sync.Mutex
+	secret string
+	number int
+	tries  int
+}
+
+// run asks until ctx ends.
+func (w *worker) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		limit, cancel := context.WithTimeout(ctx, time.Duration(1+w.rng.IntN(5))*time.Second)
+		switch n := w.rng.IntN(100); {
+		case n < 35:
+			w.read(limit)
+		case n < 60:
+			w.swap(limit)
+		case n < 75:
+			w.write(limit)
+		case n < 85:
+			w.create(limit)
+		case n < 90:
+			w.remove(limit)
+		default:
+			w.take(limit)
+		}
+		cancel()
+		_ = sleep(ctx, time.Duration(20+w.rng.IntN(80))*time.Millisecond)
+	}
+}
+
+func (w *worker) object() string { return fmt.Sprintf("t%d", w.rng.IntN(objects)) }
+
+// value is one that nobody else writes.
+func (w *worker) value() string {
+	w.made++
+	return fmt.Sprintf("c%d-%d.", w.number, w.made)
+}
+
+func (w *worker) member() fleet.MemberID { return w.cluster.ids[w.rng.IntN(len(w.cluster.ids))] }
+
+// ask sends one request and tells history and ledger what came of it. told maps a status below 500 to an outcome.
+func (w *worker) ask(ctx context.Context, in input, method, path string, body any, told map[int]outcome) {
+	to := w.member()
+	called := w.history.tick()
+	a, err := w.cluster.call(ctx, w.rng, to, w.cluster.operator, method, path, body)
+	if errors.Is(err, errNobody) {
+		return
+	}
+	out := output{outcome: unknown}
+	if err == nil && a.without() {
+		out.outcome = refused
+	} else if err == nil && a.status < http.StatusInternalServerError {
+		var known bool
+		if out.outcome, known = told[a.status]; !known {
+			out.outcome = unknown
+			w.history.odd("%s %s at %s: %d %.300s", method, path, to, a.status, a.body)
+		}
+	}
+	if err == nil && a.status == http.StatusInternalServerError {
+		w.history.odd("%s %s at %s: %d %.300s", method, path, to, a.status, a.body)
+	}
+	var t fleet.Tenant
+	if out.outcome == done && in.verb != remove && in.verb != take {
+		if err := json.Unmarshal(a.body, &t); err != nil || t.Spec.Name == "" || t.Revision == 0 {
+			w.history.odd("%s %s at %s: %d with no tenant: %.300s", method, path, to, a.status, a.body)
+		}
+		out.value, w.seen[in.object] = t.Spec.Name, t
+	}
+	w.history.add(w.number, called, in, out)
+	w.tell(in, out, a, t.Revision)
+}
+
+// without says whether the answer promises that the request had no effect, though it could not be served.
+func (a answer) without() bool {
+	text := string(a.body)
+	return a.status == http.StatusServiceUnavailable && !strings.Contains(text, "outcome unknown") &&
+		(strings.Contains(text, "has no leader at the moment") || strings.Contains(text, "does not lead"))
+}
+
+// tell notes a mutation in the ledger.
+func (w *worker) tell(in input, out output, a answer, revision uint64) {
+	if in.verb == read {
+		return
+	}
+	m := Mutation{RequestID: a.requestID, Object: "tenant/" + in.object, Mark: in.value, Revision: revision}
+	if in.verb == take {
+		m.Object = "node/" + in.value
+	}
+	l := w.cluster.Ledger
+	note, ok := map[outcome]func(Mutation){done: l.Acknowledged, unknown: l.Unknown}[out.outcome]
+	if !ok {
+		note = l.Refused
+	}
+	note(m)
+}
+
+func (w *worker) read(ctx context.Context) {
+	o := w.object()
+	w.ask(ctx, input{verb: read, object: o}, http.MethodGet, "/v1/tenants/"+o, nil, map[int]outcome{200: done, 404: absent})
+}
+
+func (w *worker) create(ctx context.Context) {
+	o, v := w.object(), w.value()
+	w.ask(ctx, input{verb: create, object: o, value: v}, http.MethodPost, "/v1/tenants",
+		client.TenantCreate{ID: fleet.TenantID(o), Name: v}, map[int]outcome{201: done, 409: differs})
+}
+
+func (w *worker) swap(ctx context.Context) {
+	o := w.object()
+	t, ok := w.seen[o]
+	if !ok {
+		w.read(ctx)
+		return
+	}
+	v := w.value()
+	w.ask(ctx, input{verb: swap, object: o, value: v, expect: t.Spec.Name}, http.MethodPatch, "/v1/tenants/"+o,
+		client.TenantUpdate{Name: &v, IfRevision: t.Revision}, map[int]outcome{200: done, 404: absent, 409: differs})
+}
+
+func (w *worker) write(ctx context.Context) {
+	o, v := w.object(), w.value()
+	w.ask(ctx, input{verb: write, object: o, value: v}, http.MethodPatch, "/v1/tenants/"+o,
+		client.TenantUpdate{Name: &v}, map[int]outcome{200: done, 404: absent, 409: differs})
+}
+
+func (w *worker) remove(ctx context.Context) {
+	o := w.object()
+	w.ask(ctx, input{verb: remove, object: o}, http.MethodDelete, "/v1/tenants/"+o, nil, map[int]outcome{200: done, 404: absent})
+}
+
+// take tries to enrol a machine with the join token that everyone tries.
+func (w *worker) take(ctx context.Context) {
+	secret, gate, err := w.gate(ctx)
+	if err != nil || secret == "" {
+		return
+	}
+	id := strings.ReplaceAll(strings.TrimSuffix(w.value(), "."), ".", "-")
+	in := input{verb: take, object: fmt.Sprintf("gate %d", gate), value: id}
+	called := w.history.tick()
+	to := w.member()
+	a, err := w.cluster.call(ctx, w.rng, to, "", http.MethodPost, "/v1/edge/enrol", fleet.EnrolRequest{
+		Token: secret, Node: fleet.NodeID(id), CSR: w.kit.csr, HPKE: w.kit.hpke, Sent: time.Now(),
+		Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(w.number), byte(w.made >> 8), byte(w.made)})}, //nolint:gosec // small numbers
+	})
+	if errors.Is(err, errNobody) {
+		return
+	}
+	out := output{outcome: unknown}
+	switch {
+	case err == nil && a.without():
+		out.outcome = refused
+	case err != nil || a.status > http.StatusInternalServerError:
+	case a.status == http.StatusCreated:
+		out.outcome = done
+	case a.status == http.StatusForbidden && strings.Contains(string(a.body), "used already"):
+		out.outcome = differs
+	case a.status == http.StatusForbidden && strings.Contains(string(a.body), "expired"),
+		strings.Contains(string(a.body), "clock is off"), a.status == http.StatusTooManyRequests:
+		out.outcome = refused // the member's clock is off, in this history
+	default:
+		w.history.odd("enrol at %s: %d %.300s", to, a.status, a.body)
+	}
+	w.history.add(w.number, called, in, out)
+	w.tell(in, out, a, 0)
+}
+
+// gate is the join token that everyone tries; after a while it is another.
+func (w *worker) gate(ctx context.Context) (secret string, number int, err error) {
+	w.gates.mu.Lock()
+	w.gates.tries++
+	secret, number = w.gates.secret, w.gates.number
+	fresh := w.gates.tries%12 == 1
+	w.gates.mu.Unlock()
+	if !fresh {
+		return secret, number, nil
+	}
+	a, err := w.cluster.call(ctx, w.rng, w.member(), w.cluster.operator, http.MethodPost, "/v1/join-tokens", client.JoinTokenCreate{Kind: fleet.JoinNode})
+	if err != nil || a.status != http.StatusCreated {
+		return secret, number, err
+	}
+	var made client.JoinTokenCreated
+	if err := json.Unmarshal(a.body, &made); err != nil {
+		return "", 0, err
+	}
+	w.cluster.Ledger.Acknowledged(Mutation{RequestID: a.requestID, Object: "join_token/" + string(made.ID), Mark: string(made.ID), Revision: made.Revision})
+	w.gates.mu.Lock()
+	defer w.gates.mu.Unlock()
+	w.gates.number++
+	w.gates.secret = made.Secret
+	return made.Secret, w.gates.number, nil
+}

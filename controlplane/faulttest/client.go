@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -157,10 +158,10 @@ func (w *worker) value() string {
 func (w *worker) member() fleet.MemberID { return w.cluster.ids[w.rng.IntN(len(w.cluster.ids))] }
 
 // ask sends one request and tells history and ledger what came of it. told maps a status below 500 to an outcome.
-func (w *worker) ask(ctx context.Context, in input, method, path string, body any, told map[int]outcome) {
+func (w *worker) ask(ctx context.Context, in input, method, path, match string, body any, told map[int]outcome) {
 	to := w.member()
 	called := w.history.tick()
-	a, err := w.cluster.call(ctx, w.rng, to, w.cluster.operator, method, path, body)
+	a, err := w.cluster.call(ctx, w.rng, to, w.cluster.operator, method, path, match, body)
 	if errors.Is(err, errNobody) {
 		return
 	}
@@ -214,12 +215,12 @@ func (w *worker) tell(in input, out output, a answer, revision uint64) {
 
 func (w *worker) read(ctx context.Context) {
 	o := w.object()
-	w.ask(ctx, input{verb: read, object: o}, http.MethodGet, "/v1/tenants/"+o, nil, map[int]outcome{200: done, 404: absent})
+	w.ask(ctx, input{verb: read, object: o}, http.MethodGet, "/v1/tenants/"+o, "", nil, map[int]outcome{200: done, 404: absent})
 }
 
 func (w *worker) create(ctx context.Context) {
 	o, v := w.object(), w.value()
-	w.ask(ctx, input{verb: create, object: o, value: v}, http.MethodPost, "/v1/tenants",
+	w.ask(ctx, input{verb: create, object: o, value: v}, http.MethodPost, "/v1/tenants", "",
 		client.TenantCreate{ID: fleet.TenantID(o), Name: v}, map[int]outcome{201: done, 409: differs})
 }
 
@@ -232,18 +233,18 @@ func (w *worker) swap(ctx context.Context) {
 	}
 	v := w.value()
 	w.ask(ctx, input{verb: swap, object: o, value: v, expect: t.Spec.Name}, http.MethodPatch, "/v1/tenants/"+o,
-		client.TenantUpdate{Name: &v, IfRevision: t.Revision}, map[int]outcome{200: done, 404: absent, 409: differs})
+		strconv.Quote(strconv.FormatUint(t.Revision, 10)), client.TenantUpdate{Name: &v}, map[int]outcome{200: done, 404: absent, 412: differs})
 }
 
 func (w *worker) write(ctx context.Context) {
 	o, v := w.object(), w.value()
-	w.ask(ctx, input{verb: write, object: o, value: v}, http.MethodPatch, "/v1/tenants/"+o,
-		client.TenantUpdate{Name: &v}, map[int]outcome{200: done, 404: absent, 409: differs})
+	w.ask(ctx, input{verb: write, object: o, value: v}, http.MethodPatch, "/v1/tenants/"+o, "*",
+		client.TenantUpdate{Name: &v}, map[int]outcome{200: done, 404: absent, 412: differs})
 }
 
 func (w *worker) remove(ctx context.Context) {
 	o := w.object()
-	w.ask(ctx, input{verb: remove, object: o}, http.MethodDelete, "/v1/tenants/"+o, nil, map[int]outcome{200: done, 404: absent})
+	w.ask(ctx, input{verb: remove, object: o}, http.MethodDelete, "/v1/tenants/"+o, "*", nil, map[int]outcome{200: done, 404: absent})
 }
 
 // take tries to enrol a machine with the join token that everyone tries.
@@ -256,7 +257,7 @@ func (w *worker) take(ctx context.Context) {
 	in := input{verb: take, object: fmt.Sprintf("gate %d", gate), value: id}
 	called := w.history.tick()
 	to := w.member()
-	a, err := w.cluster.call(ctx, w.rng, to, "", http.MethodPost, "/v1/edge/enrol", fleet.EnrolRequest{
+	a, err := w.cluster.call(ctx, w.rng, to, "", http.MethodPost, "/v1/edge/enrol", "", fleet.EnrolRequest{
 		Token: secret, Node: fleet.NodeID(id), CSR: w.kit.csr, HPKE: w.kit.hpke, Sent: time.Now(),
 		Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(w.number), byte(w.made >> 8), byte(w.made)})}, //nolint:gosec // small numbers
 	})
@@ -292,7 +293,7 @@ func (w *worker) gate(ctx context.Context) (secret string, number int, err error
 	if !fresh {
 		return secret, number, nil
 	}
-	a, err := w.cluster.call(ctx, w.rng, w.member(), w.cluster.operator, http.MethodPost, "/v1/join-tokens", client.JoinTokenCreate{Kind: fleet.JoinNode})
+	a, err := w.cluster.call(ctx, w.rng, w.member(), w.cluster.operator, http.MethodPost, "/v1/join-tokens", "", client.JoinTokenCreate{Kind: fleet.JoinNode})
 	if err != nil || a.status != http.StatusCreated {
 		return secret, number, err
 	}

@@ -279,7 +279,7 @@ func (c *Cluster) Rest() ([]Standing, error) {
 	rng := mathrand.New(mathrand.NewPCG(1, 1)) //nolint:gosec // a delay
 	for _, id := range c.ids {
 		err := c.await(ctx, string(id)+" answers a linearizable read", func() bool {
-			a, err := c.call(ctx, rng, id, c.operator, http.MethodGet, "/v1/tenants", nil)
+			a, err := c.call(ctx, rng, id, c.operator, http.MethodGet, "/v1/tenants", "", nil)
 			return err == nil && a.status == http.StatusOK
 		})
 		if err != nil {

@@ -49,6 +49,9 @@ const (
 // Failpoints lists them.
 var Failpoints = []Failpoint{BeforeApply, AfterApply, MidSnapshot, BeforeHint}
 
+// settling is longer than a slow disk takes for one append.
+const settling = 600 * time.Millisecond
+
 // member is one member across its restarts.
 type member struct {
 	id      fleet.MemberID
@@ -198,6 +201,8 @@ func (p *process) kill() {
 // stop kills the process and waits for its goroutines.
 func (p *process) stop() {
 	p.kill()
+	// Raft forgets, without an answer, what it was asked while it was writing when it is shut down: let it come to rest.
+	time.Sleep(settling)
 	p.end()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	defer cancel()
@@ -335,8 +340,8 @@ type answer struct {
 	body      []byte
 }
 
-// call sends a client's request to a member.
-func (c *Cluster) call(ctx context.Context, rng *rand.Rand, to fleet.MemberID, token, method, path string, body any) (answer, error) {
+// call sends a client's request to a member; match is its If-Match, if any.
+func (c *Cluster) call(ctx context.Context, rng *rand.Rand, to fleet.MemberID, token, method, path, match string, body any) (answer, error) {
 	var b []byte
 	if body != nil {
 		var err error
@@ -350,6 +355,9 @@ func (c *Cluster) call(ctx context.Context, rng *rand.Rand, to fleet.MemberID, t
 	}
 	r.RequestURI, r.RemoteAddr = r.URL.RequestURI(), "192.0.2.2:1"
 	r.Header.Set("Content-Type", "application/json")
+	if match != "" {
+		r.Header.Set("If-Match", match)
+	}
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/edgefleet/edgefleet/controlplane/api"
+	"github.com/edgefleet/edgefleet/controlplane/audit"
 	"github.com/edgefleet/edgefleet/controlplane/blobs"
 	"github.com/edgefleet/edgefleet/controlplane/bus"
 	"github.com/edgefleet/edgefleet/controlplane/consensus"
@@ -53,6 +54,7 @@ type member struct {
 	lib    *blobs.Library
 	bus    *bus.Bus
 	events *events.Store
+	audit  *audit.Log
 	dns    *dns.Server
 	check  *check.Resolver
 	nodes  *nodes.Loop
@@ -115,7 +117,7 @@ func (m *member) start(ctx context.Context) error {
 	if err := m.awaitState(ctx); err != nil {
 		return err
 	}
-	for _, part := range []func(context.Context) error{m.openKeys, m.startBus, m.startEvents, m.startResolver, m.openHosts} {
+	for _, part := range []func(context.Context) error{m.openKeys, m.startAudit, m.startBus, m.startEvents, m.startResolver, m.openHosts} {
 		if err := part(ctx); err != nil {
 			return err
 		}
@@ -237,7 +239,7 @@ func (m *member) openKeys(ctx context.Context) error {
 
 func (m *member) startAPI(ctx context.Context, ln net.Listener) {
 	a := api.New(api.Options{
-		Member: m.c.Member, State: m.state, Consensus: m.raft, Keys: m.keys, Library: m.lib, Events: m.events,
+		Member: m.c.Member, State: m.state, Consensus: m.raft, Keys: m.keys, Library: m.lib, Events: m.events, Audit: m.audit,
 		Report: m.nodes.Report, Checks: m.checks, PointsHere: m.pointsHere,
 		Recheck: m.recheck,
 		Forward: m.forward, ClientCAs: m.trust.clientCAs, Telemetry: m.tel, Now: time.Now,

@@ -54,6 +54,9 @@ type Config struct {
 	ReapAfter time.Duration `yaml:"reap_after"`
 	// EventRetention is how long events are kept; default 720h.
 	EventRetention time.Duration `yaml:"event_retention"`
+	// AuditKeep is how many audit entries stay in the replicated state, 100 to 1000000; default 10000. Older ones are in
+	// files on the members.
+	AuditKeep int `yaml:"audit_keep"`
 	// OTLPEndpoint receives traces and metrics, for example http://127.0.0.1:4318; empty sends none.
 	OTLPEndpoint string `yaml:"otlp_endpoint"`
 	// LogLevel is debug, info, warn or error; default info.
@@ -95,6 +98,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.RaftTimeout, 250*time.Millisecond)
 	setDefault(&c.ReapAfter, 15*time.Second)
 	setDefault(&c.EventRetention, 30*24*time.Hour)
+	setDefault(&c.AuditKeep, 10_000)
 	setDefault(&c.LogLevel, "info")
 	setDefault(&c.LogFormat, "text")
 	return c
@@ -150,6 +154,9 @@ func (c Config) validate() error {
 func (c Config) validateTelemetry() error {
 	if c.EventRetention < 24*time.Hour {
 		return fleet.Invalid("event_retention", "%s is less than a day, which is the least: give 24h or more", c.EventRetention)
+	}
+	if c.AuditKeep < 100 || c.AuditKeep > 1_000_000 {
+		return fleet.Invalid("audit_keep", "%d is not between 100 and 1000000", c.AuditKeep)
 	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
 		return fleet.Invalid("log_level", "%q is not a level: use debug, info, warn or error", c.LogLevel)

@@ -38,6 +38,7 @@ func Metrics() []Metric {
 		wafMetrics,
 		raftMetrics,
 		apiMetrics,
+		auditMetrics,
 	)
 }
 
@@ -113,6 +114,13 @@ var wafMetrics = []Metric{
 	{Name: "edgefleet_waf_errors_total", Kind: KindCounter, Unit: "1", Description: "Failures of the rule engine, which are fenced to one request, by reason.", Labels: []string{"reason", "tenant"}},
 	{Name: "edgefleet_waf_partial_total", Kind: KindCounter, Unit: "1", Description: "Requests of which a part was not inspected, by cause.", Labels: []string{"cause"}},
 	{Name: "edgefleet_waf_judge_seconds", Kind: KindHistogram, Unit: "s", Description: "Time to judge one request, without waiting for a slot."},
+}
+
+// auditMetrics are about the audit chain as a member holds it.
+var auditMetrics = []Metric{
+	{Name: "edgefleet_audit_segments", Kind: KindGauge, Unit: "1", Description: "Sealed segments of the audit chain."},
+	{Name: "edgefleet_audit_segments_missing", Kind: KindGauge, Unit: "1", Description: "Sealed segments that are not on this member's disk; it fetches them from the others."},
+	{Name: "edgefleet_audit_state_entries", Kind: KindGauge, Unit: "1", Description: "Audit entries in this member's state; it grows when entries cannot be sealed or a majority of members does not hold the segments."},
 }
 
 // apiMetrics are about the public API of a member.

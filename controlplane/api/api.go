@@ -16,6 +16,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"github.com/edgefleet/edgefleet/controlplane/audit"
 	"github.com/edgefleet/edgefleet/controlplane/blobs"
 	"github.com/edgefleet/edgefleet/controlplane/command"
 	"github.com/edgefleet/edgefleet/controlplane/events"
@@ -54,6 +55,7 @@ type Options struct {
 	Keys    *keys.Keys
 	Library *blobs.Library
 	Events  *events.Store
+	Audit   *audit.Log
 	// Report takes a node's report that came by HTTPS.
 	Report func(fleet.Report)
 	// Checks runs the readiness checks of the cluster.
@@ -117,7 +119,7 @@ func newAPI(o Options) *API {
 	a := &API{o: o, mux: http.NewServeMux(), ops: map[string]operation{}, limiter: newLimiter(), metrics: newMetrics(o.Telemetry), tails: newTails(), bodyTimeout: bodyTimeout}
 	a.huma = humago.New(a.mux, config())
 	for _, register := range []func(){
-		a.registerCluster, a.registerMembers, a.registerTenants, a.registerHosts, a.registerRules, a.registerNodes, a.registerEvents, a.registerEdge,
+		a.registerCluster, a.registerMembers, a.registerTenants, a.registerHosts, a.registerRules, a.registerNodes, a.registerEvents, a.registerEdge, a.registerAudit,
 	} {
 		register()
 	}

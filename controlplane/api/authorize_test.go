@@ -233,9 +233,11 @@ func TestTheAuditLogIsPaged(t *testing.T) {
 			t.Errorf("%q: %s", who, diff)
 		}
 	}
-	for _, query := range []string{"limit=101", "after=-1", "after=x", "tenant=blue", "cursor=1"} {
+	for _, query := range []string{"limit=101", "after=-1", "after=x", "cursor=1"} {
 		f.at(0, red).call("GET", "/v1/audit?"+query, nil).want(422)
 	}
+	f.at(0, red).call("GET", "/v1/audit?tenant=blue", nil).want(404)
+	f.at(0, red).call("GET", "/v1/audit/export?tenant=blue", nil).want(404)
 }
 
 func TestATenantMayNotOpenItsOwnOrigins(t *testing.T) {

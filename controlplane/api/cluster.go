@@ -30,7 +30,6 @@ func (a *API) registerCluster() {
 	handle(a, op("cluster-member-remove", http.MethodDelete, "/v1/cluster/members/{id}", "Remove a member", operators, fleet.PermClusterOperate, fleet.DutyOperating).changes(command.TypeMemberRemove), a.memberRemove)
 	handle(a, op("join-token-create", http.MethodPost, "/v1/join-tokens", "Make a one-time join token for a node or a member", operators, fleet.PermNodesEnrol, fleet.DutyOperating).changes(command.TypeJoinTokenPut), a.joinTokenCreate)
 	handle(a, op("whoami", http.MethodGet, "/v1/whoami", "What this token may do", anyToken, fleet.PermSelf, fleet.DutyConsole), a.whoami)
-	handle(a, op("audit-list", http.MethodGet, "/v1/audit", "Audit entries, oldest first; a tenant sees its own", anyToken, fleet.PermAuditRead, fleet.DutyConsole), a.auditList)
 }
 
 // ClusterQuery asks for a member's status.
@@ -70,18 +69,6 @@ func (a *API) clusterChecks(ctx context.Context, _ *ReadQuery) (*Body[client.Pag
 func (a *API) whoami(ctx context.Context, _ *ReadQuery) (*Body[client.Whoami], error) {
 	t := callerOf(ctx).token
 	return &Body[client.Whoami]{Body: client.Whoami{Token: t, Party: t.Party()}}, nil
-}
-
-// AuditQuery selects audit entries.
-type AuditQuery struct {
-	After uint64 `query:"after" doc:"sequence number after which the page starts"`
-	Limit int    `query:"limit" minimum:"1" maximum:"100" default:"50" doc:"entries a page"`
-	ReadQuery
-}
-
-func (a *API) auditList(ctx context.Context, in *AuditQuery) (*Body[client.Page[fleet.AuditEntry]], error) {
-	entries := a.view().AuditAfter(callerOf(ctx).token.Tenant, in.After, in.Limit+1)
-	return page(entries, in.Limit, func(e fleet.AuditEntry) string { return itoa(e.Seq) }), nil
 }
 
 func (a *API) joinTokenCreate(ctx context.Context, in *Input[client.JoinTokenCreate]) (*Body[client.JoinTokenCreated], error) {

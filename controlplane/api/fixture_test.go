@@ -23,6 +23,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/edgefleet/edgefleet/controlplane/api"
+	"github.com/edgefleet/edgefleet/controlplane/audit"
 	"github.com/edgefleet/edgefleet/controlplane/blobs"
 	"github.com/edgefleet/edgefleet/controlplane/client"
 	"github.com/edgefleet/edgefleet/controlplane/command"
@@ -61,6 +62,7 @@ type member struct {
 	state   *state.Store
 	events  *events.Store
 	library *blobs.Library
+	audit   *audit.Log
 	logs    *logBuffer
 }
 
@@ -236,9 +238,11 @@ func (f *fixture) addMember(id fleet.MemberID, change []func(*http.Server)) {
 	ca, err := mtls.PoolFromPEM([]byte(f.cluster.MemberCA), []byte(f.cluster.NodeCA))
 	must(t, err)
 	m.library = blobs.New(m.state, f.keys)
+	m.audit, err = audit.Open(audit.Options{Dir: t.TempDir(), State: m.state, Telemetry: tel, Fetch: func(context.Context, fleet.AuditSegment) ([]byte, error) { return nil, errors.New("no other member") }})
+	must(t, err)
 	cert := f.memberCert(id)
 	m.api = api.New(api.Options{
-		Member: id, State: m.state, Consensus: r, Keys: f.keys, Library: m.library, Events: m.events,
+		Member: id, State: m.state, Consensus: r, Keys: f.keys, Library: m.library, Events: m.events, Audit: m.audit,
 		Report: func(r fleet.Report) { f.reports <- r },
 		Checks: func(context.Context) []fleet.Check { return nil },
 		PointsHere: func(context.Context, fleet.Host) (bool, error) {

@@ -94,6 +94,9 @@ func New(o Options) (*Client, error) {
 	return c, nil
 }
 
+// Close ends connections that wait for the next call.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
 // Do sends in as JSON (nil: no body) and decodes the answer into out (nil: not looked at). Errors that the API answered
 // are *Problem; an API that cannot be reached is ErrUnavailable and says which addresses were tried.
 func (c *Client) Do(ctx context.Context, method, path string, query url.Values, in, out any, opts ...Option) error {

@@ -37,6 +37,10 @@ const (
 	TypeHostPutConsul
 	TypeOriginsResolve
 	TypeLeaderTransfer
+	TypeAuditSeal
+	TypeAuditDrop
+	TypeAuditCheckpoint
+	TypeJoinTokensReap
 )
 
 var names = map[Type]string{
@@ -52,6 +56,8 @@ var names = map[Type]string{
 	TypeMemberJoin:    "member_join",
 	TypeHostPutConsul: "host_put_consul", TypeOriginsResolve: "origins_resolve",
 	TypeLeaderTransfer: "leader_transfer",
+	TypeAuditSeal:      "audit_seal", TypeAuditDrop: "audit_drop", TypeAuditCheckpoint: "audit_checkpoint",
+	TypeJoinTokensReap: "join_tokens_reap",
 }
 
 // String is the command's stable name, as it stands in the audit log.
@@ -103,4 +109,8 @@ var bodies = map[Type]func() Body{
 	TypeHostPutConsul:     func() Body { return &HostPutConsul{} },
 	TypeOriginsResolve:    func() Body { return &OriginsResolve{} },
 	TypeLeaderTransfer:    func() Body { return &LeaderTransfer{} },
+	TypeAuditSeal:         func() Body { return &AuditSeal{} },
+	TypeAuditDrop:         func() Body { return &AuditDrop{} },
+	TypeAuditCheckpoint:   func() Body { return &AuditCheckpoint{} },
+	TypeJoinTokensReap:    func() Body { return &JoinTokensReap{} },
 }

@@ -153,6 +153,14 @@ func (p *processor) apply(b command.Body) (any, error) {
 		return nil, p.originsResolve(b)
 	case *command.LeaderTransfer:
 		return nil, p.leaderTransfer(b)
+	case *command.AuditSeal:
+		return nil, p.auditSeal(b)
+	case *command.AuditDrop:
+		return nil, p.auditDrop(b)
+	case *command.AuditCheckpoint:
+		return nil, p.auditCheckpoint(b)
+	case *command.JoinTokensReap:
+		return nil, p.joinTokensReap(b)
 	}
 	panic(fmt.Sprintf("fsm: command %s has no processor", b.Type())) // a programmer's error, found by the first test
 }

@@ -2,6 +2,7 @@ package fsm_test
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
 	"net/netip"
@@ -129,7 +130,7 @@ func holdsSecret(t testing.TB, e fleet.AuditEntry) bool {
 func clusterInit() command.ClusterInit {
 	return command.ClusterInit{
 		Cluster: fleet.ClusterRecord{
-			Cluster: fleet.Cluster{ID: "c1", Zone: "edge.example.net", MemberCA: "pem"},
+			Cluster: fleet.Cluster{ID: "c1", Zone: "edge.example.net", MemberCA: "pem", AuditKey: auditKey().Public().(ed25519.PublicKey)},
 			Secrets: map[fleet.SecretName]fleet.Sealed{fleet.SecretHeadKey: sealedSecret(), fleet.SecretNodeCA: sealedSecret()},
 		},
 		Member: fleet.Member{ID: "m1", API: "127.0.0.1:1"},

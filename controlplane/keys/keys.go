@@ -32,6 +32,7 @@ type Keys struct {
 	MemberCA, NodeCA, APICA *mtls.CA
 
 	headKey     ed25519.PrivateKey
+	auditKey    ed25519.PrivateKey
 	groupMaster []byte
 }
 
@@ -104,6 +105,13 @@ func Open(c fleet.ClusterRecord, sealer keyring.Sealer) (*Keys, error) {
 	pub, _ := k.headKey.Public().(ed25519.PublicKey)
 	if !slices.ContainsFunc(c.HeadKeys, func(known []byte) bool { return bytes.Equal(known, pub) }) {
 		return nil, fleet.NewError(fleet.ErrCorrupt, "head-key", "the head key is none of those that the nodes of cluster %s know", c.ID)
+	}
+	if seed = plain[fleet.SecretAuditKey]; len(seed) != ed25519.SeedSize {
+		return nil, fleet.NewError(fleet.ErrCorrupt, "audit-key", "the audit key has %d bytes", len(seed))
+	}
+	k.auditKey = ed25519.NewKeyFromSeed(seed)
+	if known := ed25519.PublicKey(c.AuditKey); !known.Equal(k.auditKey.Public()) {
+		return nil, fleet.NewError(fleet.ErrCorrupt, "audit-key", "the audit key is not the one that auditors of cluster %s know", c.ID)
 	}
 	if _, err := k.Group(fleet.DefaultGroup); err != nil {
 		return nil, fmt.Errorf("%w: load %s: %w", fleet.ErrCorrupt, fleet.SecretGroupMaster, err)

@@ -51,6 +51,7 @@ var codecs = []codec{
 	rowsOf[fleet.Challenge](Challenges), rowsOf[fleet.OrderRecord](Orders), rowsOf[fleet.CertificateRecord](Certificates),
 	rowsOf[fleet.Entry](Entries), rowsOf[fleet.AuditEntry](Audit),
 	rowsOf[fleet.HostOrigins](Origins),
+	rowsOf[fleet.AuditSegment](AuditSegments), rowsOf[fleet.AuditCheckpoint](AuditCheckpoints),
 }
 
 // WriteTo writes a snapshot of the view.

@@ -83,6 +83,9 @@ const (
 	Entries      Table = "entries"
 	Audit        Table = "audit"
 	Origins      Table = "origins"
+	// AuditSegments are the rows of sealed segments, AuditCheckpoints what was signed since the last of them.
+	AuditSegments    Table = "audit_segments"
+	AuditCheckpoints Table = "audit_checkpoints"
 )
 
 const (
@@ -134,8 +137,10 @@ func schema() *memdb.DBSchema {
 		table(Orders, field("ID"), by(indexHost, "Host")),
 		table(Certificates, field("Host")),
 		table(Entries, field("Key")),
-		table(Audit, &memdb.UintFieldIndex{Field: "Seq"}),
 		table(Origins, field("Host")),
+		table(Audit, &memdb.UintFieldIndex{Field: "Seq"}, auditOfTenant),
+		table(AuditSegments, &memdb.UintFieldIndex{Field: "From"}),
+		table(AuditCheckpoints, &memdb.UintFieldIndex{Field: "Seq"}),
 	} {
 		s.Tables[t.Name] = t
 	}
@@ -212,9 +217,6 @@ func (t *Tx) PutCertificate(c fleet.CertificateRecord) { put(t, Certificates, c)
 
 // PutEntry stores a key-value entry.
 func (t *Tx) PutEntry(e fleet.Entry) { put(t, Entries, e) }
-
-// PutAudit appends an audit entry.
-func (t *Tx) PutAudit(e fleet.AuditEntry) { put(t, Audit, e) }
 
 // DeleteMember removes a member.
 func (t *Tx) DeleteMember(id fleet.MemberID) { del(t, Members, indexID, string(id)) }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -77,6 +78,9 @@ func full(t *testing.T) *state.Store {
 		tx.PutAudit(e)
 		prev = e.Hash
 	}
+	tx.PutAuditSegment(fleet.AuditSegment{From: 1, To: 300, Hash: "h", Digest: "sha256:x", Checkpoint: fleet.AuditCheckpoint{Seq: 300, Signature: []byte("s"), Time: noon}})
+	tx.PutAuditSegment(fleet.AuditSegment{From: 301, To: 600})
+	tx.PutAuditCheckpoint(fleet.AuditCheckpoint{From: 601, Seq: 650, Time: noon})
 	tx.Commit()
 	return s
 }
@@ -114,7 +118,8 @@ func tables(v *state.View) map[state.Table]any {
 		state.Tokens: v.TokensAfter("", "", 100), state.Hosts: v.Hosts(), state.Labels: labels, state.Rules: append(v.RulesOf("acme"), v.RulesOf("beta")...),
 		state.JoinTokens: j, state.Nodes: v.Nodes(), state.Heads: v.Heads(), state.Challenges: v.Challenges(), state.Orders: v.Orders(),
 		state.Certificates: v.Certificates(), state.Entries: v.EntriesBelow(""), state.Audit: v.AuditAfter("", 0, 1000),
-		state.Origins: v.AllOrigins(),
+		state.Origins:       v.AllOrigins(),
+		state.AuditSegments: slices.Collect(v.AuditSegments(0)), state.AuditCheckpoints: v.AuditCheckpoints(),
 	}
 }
 

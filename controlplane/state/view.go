@@ -3,7 +3,6 @@ package state
 import (
 	"fmt"
 	"iter"
-	"math"
 	"slices"
 
 	"github.com/hashicorp/go-memdb"
@@ -225,35 +224,4 @@ func (v *View) Entry(key string) (fleet.Entry, bool) {
 // EntriesBelow lists the entries whose keys start with prefix.
 func (v *View) EntriesBelow(prefix string) []fleet.Entry {
 	return list[fleet.Entry](v, Entries, indexID+"_prefix", prefix)
-}
-
-// AuditHead is the end of the audit chain.
-func (v *View) AuditHead() AuditHead {
-	raw, err := v.txn.Last(string(Audit), indexID)
-	if err != nil {
-		panic(fmt.Sprintf("state: audit head: %v", err))
-	}
-	e, ok := raw.(*fleet.AuditEntry)
-	if !ok {
-		return AuditHead{Hash: fleet.AuditGenesis}
-	}
-	return AuditHead{Seq: e.Seq, Hash: e.Hash}
-}
-
-// AuditAfter lists at most limit audit entries after seq; with a tenant, only its own.
-func (v *View) AuditAfter(tenant fleet.TenantID, seq uint64, limit int) []fleet.AuditEntry {
-	var out []fleet.AuditEntry
-	if seq == math.MaxUint64 {
-		return nil // nothing is after it, and seq+1 would be the beginning
-	}
-	for e := range rows[fleet.AuditEntry](v.txn.LowerBound(string(Audit), indexID, seq+1)) {
-		if tenant != "" && e.Tenant != tenant {
-			continue
-		}
-		if len(out) == limit {
-			break
-		}
-		out = append(out, e)
-	}
-	return out
 }

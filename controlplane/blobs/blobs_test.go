@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"sync"
@@ -33,7 +34,7 @@ const customerKey = "PRIVATE KEY OF A CUSTOMER"
 
 // fleetOf is a cluster of members that apply the same log, each with its own state, keys and library.
 type fleetOf struct {
-	t       *testing.T
+	t       testing.TB
 	kek     *keyring.KEK
 	index   uint64
 	members []*member
@@ -47,7 +48,7 @@ type member struct {
 	keys    *keys.Keys
 }
 
-func newFleet(t *testing.T) *fleetOf {
+func newFleet(t testing.TB) *fleetOf {
 	t.Helper()
 	kek, err := keyring.NewKEK()
 	if err != nil {
@@ -332,6 +333,7 @@ func TestRunFollowsTheState(t *testing.T) {
 		var mu sync.Mutex
 		var roots []fleet.Digest
 		seen := func() []fleet.Digest {
+			time.Sleep(time.Second) // derivations are spaced
 			synctest.Wait()
 			mu.Lock()
 			defer mu.Unlock()
@@ -414,4 +416,72 @@ func TestServicesAreReplacedByTheirInstances(t *testing.T) {
 			t.Error(diff)
 		}
 	}
+}
+
+func TestAChangeOfOneTenantIsSeenInWhatWasKeptOfTheOthers(t *testing.T) {
+	f := newFleet(t)
+	m := f.members[0]
+	add := func(bs ...command.Body) {
+		t.Helper()
+		f.apply(bs...)
+		if err := m.Refresh(m.state.Read()); err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range []fleet.GroupName{"default", "second"} {
+			fresh, err := blobs.Derive(m.state.Read(), g, m.keys)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, k := range fleet.HeadKinds {
+				if m.Root(g, k) != fresh[k].Root {
+					t.Errorf("%s of %s after %s is not what is derived afresh", k, g, bs[0].Type())
+				}
+			}
+		}
+	}
+	rule := command.RulePut{Put: command.Put{Create: true}, ID: "r2", Tenant: "beta", Spec: fleet.RuleSpec{Kind: fleet.RuleRegex, Pattern: "y", AttackType: fleet.AttackCustom}}
+	add(rule)
+	add(command.TenantPut{ID: "acme", Spec: fleet.TenantSpec{Form: fleet.SecurityEdge, Group: "default", AllowedOrigins: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}}})
+	add(command.TenantPut{ID: "acme", Spec: fleet.TenantSpec{Form: fleet.SecurityEdge, Group: "second"}})
+	add(command.ChallengePut{Challenge: fleet.Challenge{Type: fleet.ChallengeHTTP01, Host: "api.example.com", Tenant: "acme", Token: "t", Response: "r"}})
+	add(command.ChallengeDelete{Host: "api.example.com", Via: fleet.ChallengeHTTP01, Token: "t"})
+	f.issue("api.example.com", "acme", 1)
+	add(command.HostDelete{Name: "www.example.com", Tenant: "acme"})
+	add(command.RuleDelete{ID: "r2", Tenant: "beta"})
+	add(command.TenantPut{Put: command.Put{Create: true}, ID: "newest", Spec: fleet.TenantSpec{Form: fleet.SecurityEdge, Group: "default"}})
+	add(command.TenantDelete{ID: "newest"})
+}
+
+func BenchmarkDerive(b *testing.B) {
+	f, m := manyTenants(b, 1000)
+	b.Run("one tenant of a thousand changes", func(b *testing.B) {
+		for b.Loop() {
+			f.apply(command.TenantPut{ID: "t7", Spec: fleet.TenantSpec{Name: "x", Form: fleet.SecurityEdge, Group: "default"}})
+			if err := m.Refresh(m.state.Read()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("all are derived afresh", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := blobs.Derive(m.state.Read(), "default", m.keys); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// manyTenants is a fleet of n tenants with ten rules each, besides the usual ones.
+func manyTenants(b *testing.B, n int) (*fleetOf, *member) {
+	b.Helper()
+	f := newFleet(b)
+	f.members = f.members[:1]
+	for i := range n {
+		id := fleet.TenantID(fmt.Sprintf("t%d", i))
+		f.apply(command.TenantPut{Put: command.Put{Create: true}, ID: id, Spec: fleet.TenantSpec{Form: fleet.SecurityEdge, Group: "default"}})
+		for r := range 10 {
+			f.apply(command.RulePut{Put: command.Put{Create: true}, ID: fleet.RuleID(fmt.Sprintf("r%d-%d", i, r)), Tenant: id, Spec: fleet.RuleSpec{Kind: fleet.RuleRegex, Pattern: "attack", AttackType: fleet.AttackCustom}})
+		}
+	}
+	return f, f.members[0]
 }

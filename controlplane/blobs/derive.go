@@ -20,14 +20,23 @@ import (
 // Derive builds the tree of each kind for one node group. A kind that cannot be built for one of the tenants is left
 // out, the others are there; the error says which and why.
 func Derive(v *state.View, g fleet.GroupName, k *keys.Keys) (map[fleet.HeadKind]bundle.Tree, error) {
+	return derive(v, g, k, newCache())
+}
+
+func derive(v *state.View, g fleet.GroupName, k *keys.Keys, c *cache) (map[fleet.HeadKind]bundle.Tree, error) {
 	group, err := k.Group(g)
 	if err != nil {
 		return nil, err
 	}
-	d := deriver{view: v, keys: k, group: group, challenges: map[fleet.TenantID][]fleet.BundleChallenge{}}
+	d := deriver{view: v, keys: k, group: group, challenges: map[fleet.TenantID][]fleet.BundleChallenge{}, cache: c}
 	for _, c := range v.Challenges() {
 		if c.Type == fleet.ChallengeHTTP01 {
 			d.challenges[c.Tenant] = append(d.challenges[c.Tenant], fleet.BundleChallenge{Host: c.Host, Token: c.Token, Response: c.Response})
+		}
+	}
+	for _, t := range v.Tenants() {
+		if t.Spec.Group == g {
+			d.tenants = append(d.tenants, t.ID)
 		}
 	}
 	trees := map[fleet.HeadKind]bundle.Tree{}
@@ -47,28 +56,48 @@ type deriver struct {
 	view       *state.View
 	keys       *keys.Keys
 	group      keyring.GroupKey
+	tenants    []fleet.TenantID
 	challenges map[fleet.TenantID][]fleet.BundleChallenge
+	cache      *cache
 }
 
-// tree builds the tree of one kind.
+// tree builds the tree of one kind, of what was derived before as far as nothing of it has changed.
 func (d *deriver) tree(g fleet.GroupName, kind fleet.HeadKind) (bundle.Tree, error) {
-	leaf := map[fleet.HeadKind]func(fleet.Tenant) (any, error){
-		fleet.HeadConfig: d.config, fleet.HeadRuleset: d.ruleset, fleet.HeadCerts: d.certs,
-	}[kind]
-	leaves := map[fleet.TenantID][]byte{}
-	for _, t := range d.view.Tenants() {
-		if t.Spec.Group != g {
-			continue
-		}
-		b, err := leaf(t)
+	leaves := make(map[fleet.TenantID]bundle.Leaf, len(d.tenants))
+	for _, id := range d.tenants {
+		l, err := d.leaf(kind, id)
 		if err != nil {
-			return bundle.Tree{}, fmt.Errorf("tenant %s: %w", t.ID, err)
+			return bundle.Tree{}, fmt.Errorf("tenant %s: %w", id, err)
 		}
-		if leaves[t.ID], err = json.Marshal(b); err != nil {
-			return bundle.Tree{}, fmt.Errorf("tenant %s: %w", t.ID, err)
-		}
+		leaves[id] = l
 	}
-	return bundle.Build(leaves)
+	return d.cache.tree(slot{g, kind}, leaves)
+}
+
+func (d *deriver) leaf(kind fleet.HeadKind, id fleet.TenantID) (bundle.Leaf, error) {
+	key := leafKey{kind, id, d.group.Group, d.group.Epoch}
+	challenges := d.challenges[id]
+	if l, ok := d.cache.leaf(key, challenges); ok {
+		return l, nil
+	}
+	// Derived from a tracked view, so that the cache knows what it depends on.
+	in, reads := d.view.Tracked()
+	t, ok := in.Tenant(id)
+	if !ok {
+		return bundle.Leaf{}, fleet.NewError(fleet.ErrNotFound, "tenant", "tenant %s does not exist", id)
+	}
+	of := deriver{view: in, keys: d.keys, group: d.group, challenges: d.challenges}
+	content, err := map[fleet.HeadKind]func(fleet.Tenant) (any, error){
+		fleet.HeadConfig: of.config, fleet.HeadRuleset: of.ruleset, fleet.HeadCerts: of.certs,
+	}[kind](t)
+	if err != nil {
+		return bundle.Leaf{}, err
+	}
+	b, err := json.Marshal(content)
+	if err != nil {
+		return bundle.Leaf{}, err
+	}
+	return d.cache.keep(key, challenges, bundle.NewLeaf(b), reads), nil
 }
 
 func (d *deriver) config(t fleet.Tenant) (any, error) {

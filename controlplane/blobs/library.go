@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/edgefleet/edgefleet/controlplane/keys"
 	"github.com/edgefleet/edgefleet/controlplane/state"
@@ -20,8 +21,9 @@ type Library struct {
 	store *state.Store
 	keys  *keys.Keys
 
-	// deriving is held while trees are derived: of two that ask for the same index, one does the work.
+	// deriving is held while trees are derived: of two that ask for the same index, one does the work. It guards cache.
 	deriving sync.Mutex
+	cache    *cache
 
 	mu sync.Mutex
 	// trees keeps the current and the previous tree of each group and kind; index is that of the view that the current
@@ -29,6 +31,8 @@ type Library struct {
 	trees map[slot][2]bundle.Tree
 	index uint64
 	err   error
+	// due is when the next derivation may begin.
+	due time.Time
 }
 
 type slot struct {
@@ -38,16 +42,24 @@ type slot struct {
 
 // New makes the library of a member with keys.
 func New(s *state.Store, k *keys.Keys) *Library {
-	return &Library{store: s, keys: k, trees: map[slot][2]bundle.Tree{}}
+	return &Library{store: s, keys: k, cache: newCache(), trees: map[slot][2]bundle.Tree{}}
 }
+
+// breath is the least pause between two derivations, so that a burst of writes costs one and not one each.
+const breath = 50 * time.Millisecond
 
 // Run keeps the trees current until ctx ends, and calls changed, if set, after each change of the state. A tree that
 // cannot be derived stays as it was, for one tenant's fault must end neither the member nor the others' convergence:
-// see Err.
+// see Err. Several Run share the work.
 func (l *Library) Run(ctx context.Context, changed func(ctx context.Context) error) error {
 	for {
 		ws := l.store.Watch(append([]state.Table{state.Heads}, inputs...)...)
-		_ = l.Refresh(l.store.Read()) // kept for Err
+		if v := l.store.Read(); !l.derived(v) {
+			if !l.rest(ctx) {
+				return nil
+			}
+			_ = l.Refresh(l.store.Read()) // kept for Err
+		}
 		if changed != nil {
 			if err := changed(ctx); err != nil {
 				return err
@@ -59,29 +71,55 @@ func (l *Library) Run(ctx context.Context, changed func(ctx context.Context) err
 	}
 }
 
+// derived reports whether the trees are of v or later.
+func (l *Library) derived(v *state.View) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return v.Index() > 0 && v.Index() <= l.index
+}
+
+// rest waits until the next derivation is due; false means that ctx ended first.
+func (l *Library) rest(ctx context.Context) bool {
+	l.mu.Lock()
+	pause := time.Until(l.due)
+	l.mu.Unlock()
+	t := time.NewTimer(max(pause, 0))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // Refresh derives the trees of v. Those that cannot be derived stay as they were; the error says which and why. It may
 // be called concurrently: a view that is not newer than the last one is not derived again.
 func (l *Library) Refresh(v *state.View) error {
 	l.deriving.Lock()
 	defer l.deriving.Unlock()
-	if i := v.Index(); i > 0 && i <= l.index { // index is written below only, by whoever derives
+	if l.derived(v) {
 		return l.Err()
 	}
-	derived := map[slot]bundle.Tree{}
+	started := time.Now()
+	trees := map[slot]bundle.Tree{}
 	var errs []error
 	for _, g := range v.Groups() {
-		trees, err := Derive(v, g.Name, l.keys)
+		of, err := derive(v, g.Name, l.keys, l.cache)
 		if err != nil {
 			errs = append(errs, err)
 		}
-		for kind, t := range trees {
-			derived[slot{g.Name, kind}] = t
+		for kind, t := range of {
+			trees[slot{g.Name, kind}] = t
 		}
 	}
+	l.cache.turn()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.index, l.err = v.Index(), errors.Join(errs...)
-	for s, t := range derived {
+	// Trees that take long have a quarter of one processor at work on them while much is written, not all of it.
+	l.due = time.Now().Add(max(breath, 3*time.Since(started)))
+	for s, t := range trees {
 		if cur := l.trees[s]; cur[0].Root != t.Root {
 			l.trees[s] = [2]bundle.Tree{t, cur[0]}
 		}

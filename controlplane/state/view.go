@@ -14,11 +14,14 @@ import (
 // value; their slices and maps are shared and must not be changed. Lists are in the order of the objects' ids.
 type View struct {
 	txn *memdb.Txn
+	// reads, if set, collects what is read by id or index.
+	reads *Reads
 }
 
 func get[T any](v *View, table Table, index string, args ...any) (T, bool) {
 	var zero T
-	raw, err := v.txn.First(string(table), index, args...)
+	changed, raw, err := v.txn.FirstWatch(string(table), index, args...)
+	v.reads.add(changed)
 	if err != nil {
 		panic(fmt.Sprintf("state: get from %s: %v", table, err)) // only a wrong index name can cause it
 	}
@@ -44,7 +47,11 @@ func rows[T any](it memdb.ResultIterator, err error) iter.Seq[T] {
 }
 
 func list[T any](v *View, table Table, index string, args ...any) []T {
-	return slices.Collect(rows[T](v.txn.Get(string(table), index, args...)))
+	it, err := v.txn.Get(string(table), index, args...)
+	if err == nil {
+		v.reads.add(it.WatchCh())
+	}
+	return slices.Collect(rows[T](it, err))
 }
 
 // after returns at most limit rows whose id is greater than cursor and which keep accepts.

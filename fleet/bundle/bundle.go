@@ -7,6 +7,7 @@ package bundle
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -35,19 +36,38 @@ type Tree struct {
 	Blobs map[fleet.Digest][]byte
 }
 
+// Leaf is a tenant's encoded bundle and its digest.
+type Leaf struct {
+	Digest fleet.Digest
+	Bytes  []byte
+}
+
+// NewLeaf is the leaf of an encoded bundle.
+func NewLeaf(b []byte) Leaf { return Leaf{fleet.DigestOf(b), b} }
+
 // Build makes the tree of the tenants' encoded bundles.
 func Build(bundles map[fleet.TenantID][]byte) (Tree, error) {
-	t := Tree{Blobs: map[fleet.Digest][]byte{}}
-	shards := map[string]manifest{}
+	leaves := make(map[fleet.TenantID]Leaf, len(bundles))
 	for tenant, b := range bundles {
-		if len(b) > fleet.MaxBundleBytes {
-			return Tree{}, fleet.NewError(fleet.ErrTooLarge, "bundle", "bundle of tenant %s has %d bytes; the limit is %d", tenant, len(b), fleet.MaxBundleBytes)
+		leaves[tenant] = NewLeaf(b)
+	}
+	return Assemble(leaves)
+}
+
+// Assemble makes the tree of leaves whose digests are known: most of a large fleet's are those of the tree before.
+func Assemble(leaves map[fleet.TenantID]Leaf) (Tree, error) {
+	t := Tree{Blobs: make(map[fleet.Digest][]byte, len(leaves)+2)}
+	shards := map[string]manifest{}
+	for tenant, l := range leaves {
+		if len(l.Bytes) > fleet.MaxBundleBytes {
+			return Tree{}, fleet.NewError(fleet.ErrTooLarge, "bundle", "bundle of tenant %s has %d bytes; the limit is %d", tenant, len(l.Bytes), fleet.MaxBundleBytes)
 		}
 		name := shard(tenant)
 		if shards[name].Tenants == nil {
 			shards[name] = manifest{Tenants: map[fleet.TenantID]fleet.Digest{}}
 		}
-		shards[name].Tenants[tenant] = t.add(b)
+		shards[name].Tenants[tenant] = l.Digest
+		t.Blobs[l.Digest] = l.Bytes
 	}
 	r := root{Format: format, Shards: map[string]fleet.Digest{}}
 	for name, m := range shards {
@@ -74,7 +94,7 @@ func (t Tree) add(b []byte) fleet.Digest {
 // shard is the first byte of the SHA-256 of the tenant's id, hex.
 func shard(id fleet.TenantID) string {
 	sum := sha256.Sum256([]byte(id))
-	return fmt.Sprintf("%02x", sum[0])
+	return hex.EncodeToString(sum[:1])
 }
 
 // Fetch returns the blob with digest d; it may return any bytes: they are verified here.

@@ -116,6 +116,9 @@ func (w *wire) do(ctx context.Context, n int, to *harness.Member, method, path, 
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	if method == http.MethodPatch {
+		req.Header.Set("If-Match", "*") // each worker has objects of its own
+	}
 	res, err := w.clients[n].Do(req)
 	if err != nil {
 		return err

@@ -8,8 +8,8 @@ type Reads struct {
 // Tracked returns the same view, which notes what is read through it: objects by id, and lists by index; pages and the
 // audit log are not noted. It is for one goroutine.
 func (v *View) Tracked() (*View, *Reads) {
-	r := &Reads{}
-	return &View{txn: v.txn, reads: r}, r
+	r := &Reads{changed: []<-chan struct{}{v.replaced}}
+	return &View{txn: v.txn, replaced: v.replaced, reads: r}, r
 }
 
 // Changed reports whether something that was read is different in the store now, or may be.

@@ -2,14 +2,13 @@ package state
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
-	"slices"
 
 	"github.com/edgefleet/edgefleet/fleet"
 )
@@ -29,13 +28,13 @@ type line struct {
 // codec decodes the rows of one table.
 type codec struct {
 	table  Table
-	decode func(t *Tx, row []byte) error
+	decode func(t *Tx, d *decoder, row []byte) error
 }
 
 func rowsOf[T any](table Table) codec {
-	return codec{table, func(t *Tx, row []byte) error {
+	return codec{table, func(t *Tx, d *decoder, row []byte) error {
 		var v T
-		if err := fleet.DecodeStrict(row, &v); err != nil {
+		if err := d.decode(row, &v); err != nil {
 			return err
 		}
 		// Not put: a damaged row without its id is an error of the snapshot, no reason to crash.
@@ -67,11 +66,7 @@ func (v *View) WriteTo(w io.Writer) (int64, error) {
 			return out.n, fmt.Errorf("write snapshot: table %s: %w", c.table, err)
 		}
 		for raw := it.Next(); raw != nil; raw = it.Next() {
-			b, err := json.Marshal(raw)
-			if err != nil {
-				return out.n, fmt.Errorf("write snapshot: table %s: %w", c.table, err)
-			}
-			if err := out.line(line{Table: c.table, Row: b}); err != nil {
+			if err := out.row(c.table, raw); err != nil {
 				return out.n, err
 			}
 			count++
@@ -94,6 +89,7 @@ type digester struct {
 	w   *bufio.Writer
 	sum hash.Hash
 	n   int64
+	buf bytes.Buffer
 }
 
 func (d *digester) line(l line) error {
@@ -101,85 +97,36 @@ func (d *digester) line(l line) error {
 	if err != nil {
 		return fmt.Errorf("write snapshot: %w", err)
 	}
-	b = append(b, '\n')
+	return d.write(append(b, '\n'))
+}
+
+// The parts of a row's line, as line is encoded.
+const (
+	rowHead  = `{"table":"`
+	rowInner = `","row":`
+	rowTail  = "}\n"
+)
+
+// row writes the line of one row. It makes the bytes that line would, without encoding the row a second time.
+func (d *digester) row(t Table, row any) error {
+	d.buf.Reset()
+	d.buf.WriteString(rowHead)
+	d.buf.WriteString(string(t))
+	d.buf.WriteString(rowInner)
+	if err := json.NewEncoder(&d.buf).Encode(row); err != nil {
+		return fmt.Errorf("write snapshot: table %s: %w", t, err)
+	}
+	d.buf.Truncate(d.buf.Len() - 1) // the encoder's newline
+	d.buf.WriteString(rowTail)
+	return d.write(d.buf.Bytes())
+}
+
+func (d *digester) write(b []byte) error {
 	d.sum.Write(b)
 	n, err := d.w.Write(b)
 	d.n += int64(n)
 	if err != nil {
 		return fmt.Errorf("write snapshot: %w", err)
 	}
-	return nil
-}
-
-// Restore replaces the whole state by a snapshot, all or nothing. A damaged snapshot is ErrCorrupt.
-func (s *Store) Restore(r io.Reader) error {
-	fresh := New()
-	tx := fresh.Write()
-	if err := read(tx, bufio.NewReaderSize(r, 1<<16)); err != nil {
-		tx.Abort()
-		return err
-	}
-	tx.Commit()
-	return s.replace(fresh)
-}
-
-func read(tx *Tx, r *bufio.Reader) error {
-	sum, count := sha256.New(), 0
-	for n := 1; ; n++ {
-		raw, err := r.ReadBytes('\n')
-		if errors.Is(err, io.EOF) {
-			return fleet.NewError(fleet.ErrCorrupt, "snapshot", "snapshot ends after %d lines without its trailer", n-1)
-		}
-		if err != nil {
-			return fmt.Errorf("read snapshot: %w", err)
-		}
-		var l line
-		if err := fleet.DecodeStrict(raw, &l); err != nil {
-			return fmt.Errorf("%w: snapshot line %d: %w", fleet.ErrCorrupt, n, err)
-		}
-		switch {
-		case n == 1 && l.Format != snapshotFormat:
-			return fleet.NewError(fleet.ErrCorrupt, "snapshot", "snapshot has format %d; this version reads %d", l.Format, snapshotFormat)
-		case l.SHA256 != "":
-			if got := hex.EncodeToString(sum.Sum(nil)); got != l.SHA256 || count != l.Rows {
-				return fleet.NewError(fleet.ErrCorrupt, "snapshot", "snapshot has %d rows with checksum %s; its trailer says %d and %s", count, got, l.Rows, l.SHA256)
-			}
-			if _, err := r.ReadByte(); !errors.Is(err, io.EOF) {
-				return fleet.NewError(fleet.ErrCorrupt, "snapshot", "snapshot goes on after its trailer in line %d", n)
-			}
-			return nil
-		case l.Table != "":
-			i := slices.IndexFunc(codecs, func(c codec) bool { return c.table == l.Table })
-			if i < 0 {
-				return fleet.NewError(fleet.ErrCorrupt, "snapshot", "snapshot line %d has the unknown table %q; this member is older than the cluster: upgrade it", n, l.Table)
-			}
-			if err := codecs[i].decode(tx, l.Row); err != nil {
-				return fmt.Errorf("%w: snapshot line %d: %w", fleet.ErrCorrupt, n, err)
-			}
-			count++
-		}
-		sum.Write(raw)
-	}
-}
-
-// replace copies fresh over s in one transaction, so that watchers of s wake up.
-func (s *Store) replace(fresh *Store) error {
-	tx, from := s.Write(), fresh.Read()
-	defer tx.Abort()
-	for _, c := range codecs {
-		if _, err := tx.txn.DeleteAll(string(c.table), indexID); err != nil {
-			return fmt.Errorf("restore table %s: %w", c.table, err)
-		}
-		it, err := from.txn.Get(string(c.table), indexID)
-		if err != nil {
-			return fmt.Errorf("restore table %s: %w", c.table, err)
-		}
-		for raw := it.Next(); raw != nil; raw = it.Next() {
-			if err := tx.txn.Insert(string(c.table), raw); err != nil {
-				return fmt.Errorf("restore table %s: %w", c.table, err)
-			}
-		}
-	}
-	tx.Commit()
 	return nil
 }

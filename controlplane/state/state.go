@@ -7,6 +7,7 @@ package state
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/hashicorp/go-memdb"
 
@@ -15,7 +16,14 @@ import (
 
 // Store is the state of one member.
 type Store struct {
+	now atomic.Pointer[generation]
+}
+
+// generation is the state between two restores.
+type generation struct {
 	db *memdb.MemDB
+	// replaced is closed when a snapshot has taken its place: everything may be different.
+	replaced chan struct{}
 }
 
 // applied is the row that says up to which log index the state is.
@@ -36,20 +44,26 @@ func New() *Store {
 	if err != nil {
 		panic(fmt.Sprintf("state: schema: %v", err)) // the schema is a constant of this package
 	}
-	return &Store{db: db}
+	s := &Store{}
+	s.now.Store(&generation{db: db, replaced: make(chan struct{})})
+	return s
 }
 
 // Read returns an immutable view of the state as it is now.
-func (s *Store) Read() *View { return &View{txn: s.db.Txn(false)} }
+func (s *Store) Read() *View { return s.now.Load().view(false) }
 
 // Write starts the only write transaction; the caller ends it with Commit or Abort.
-func (s *Store) Write() *Tx { return &Tx{View{txn: s.db.Txn(true)}} }
+func (s *Store) Write() *Tx { return &Tx{*s.now.Load().view(true)} }
+
+func (g *generation) view(write bool) *View { return &View{txn: g.db.Txn(write), replaced: g.replaced} }
 
 // Watch returns a channel that is closed when one of the tables changes.
 func (s *Store) Watch(tables ...Table) memdb.WatchSet {
-	txn := s.db.Txn(false)
+	g := s.now.Load()
+	txn := g.db.Txn(false)
 	defer txn.Abort()
 	ws := memdb.NewWatchSet()
+	ws.Add(g.replaced)
 	for _, t := range tables {
 		it, err := txn.Get(string(t), indexID)
 		if err != nil {

@@ -1,7 +1,6 @@
 package blobs
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/edgefleet/edgefleet/controlplane/state"
@@ -12,68 +11,56 @@ import (
 // cache keeps what trees were made of, so that a change of one tenant costs one tenant's work: without it, a large
 // fleet's members would do little else than derive what they have. It is not for concurrent use.
 type cache struct {
-	leaves map[leafKey]cachedLeaf
-	trees  map[slot]cachedTree
-	// used are the leaves of the round that goes on.
-	used map[leafKey]cachedLeaf
+	groups map[fleet.GroupName]*groupCache
 }
 
-// leafKey has all that a leaf depends on and that is not in the state.
-type leafKey struct {
-	kind   fleet.HeadKind
-	tenant fleet.TenantID
-	group  fleet.GroupName
-	epoch  uint64
+// groupCache is what was derived for one group in one epoch of its key.
+type groupCache struct {
+	epoch   uint64
+	tenants map[fleet.TenantID]*tenantCache
+	trees   map[fleet.HeadKind]bundle.Tree
 }
 
-type cachedLeaf struct {
-	bundle.Leaf
-	reads *state.Reads
-	// challenges were gathered for all tenants at once.
+// tenantCache is a tenant's leaves: for each kind one, or why there is none.
+type tenantCache struct {
+	leaves map[fleet.HeadKind]bundle.Leaf
+	errs   map[fleet.HeadKind]error
+	// reads and challenges are what the leaves were made of; challenges are gathered for all tenants at once.
+	reads      *state.Reads
 	challenges []fleet.BundleChallenge
 }
 
-type cachedTree struct {
-	bundle.Tree
-	of map[fleet.TenantID]fleet.Digest
-}
+func newCache() *cache { return &cache{groups: map[fleet.GroupName]*groupCache{}} }
 
-func newCache() *cache {
-	return &cache{leaves: map[leafKey]cachedLeaf{}, trees: map[slot]cachedTree{}, used: map[leafKey]cachedLeaf{}}
-}
-
-// leaf returns a leaf that was kept, unless what it was made of has changed.
-func (c *cache) leaf(key leafKey, challenges []fleet.BundleChallenge) (bundle.Leaf, bool) {
-	l, ok := c.leaves[key]
-	if !ok || !slices.Equal(l.challenges, challenges) || l.reads.Changed() {
-		return bundle.Leaf{}, false
+// group returns what is kept of a group in an epoch.
+func (c *cache) group(name fleet.GroupName, epoch uint64) *groupCache {
+	g, ok := c.groups[name]
+	if !ok || g.epoch != epoch {
+		g = &groupCache{epoch: epoch, tenants: map[fleet.TenantID]*tenantCache{}, trees: map[fleet.HeadKind]bundle.Tree{}}
+		c.groups[name] = g
 	}
-	c.used[key] = l
-	return l.Leaf, true
+	return g
 }
 
-func (c *cache) keep(key leafKey, challenges []fleet.BundleChallenge, l bundle.Leaf, reads *state.Reads) bundle.Leaf {
-	c.used[key] = cachedLeaf{l, reads, challenges}
-	return l
+// current reports whether the leaves are what would be derived now.
+func (t *tenantCache) current(challenges []fleet.BundleChallenge) bool {
+	return t != nil && slices.Equal(t.challenges, challenges) && !t.reads.Changed()
 }
 
-// tree returns the tree of leaves: the one before if it is of the same.
-func (c *cache) tree(s slot, leaves map[fleet.TenantID]bundle.Leaf) (bundle.Tree, error) {
-	of := make(map[fleet.TenantID]fleet.Digest, len(leaves))
-	for id, l := range leaves {
-		of[id] = l.Digest
+// tree returns the tree of one kind: the one before unless a leaf moved.
+func (g *groupCache) tree(kind fleet.HeadKind, moved bool) (bundle.Tree, error) {
+	if t, ok := g.trees[kind]; ok && !moved {
+		return t, nil
 	}
-	if before, ok := c.trees[s]; ok && maps.Equal(before.of, of) {
-		return before.Tree, nil
+	leaves := make(map[fleet.TenantID]bundle.Leaf, len(g.tenants))
+	for id, t := range g.tenants {
+		leaves[id] = t.leaves[kind]
 	}
 	t, err := bundle.Assemble(leaves)
-	if err == nil {
-		c.trees[s] = cachedTree{t, of}
+	if err != nil {
+		delete(g.trees, kind)
+		return t, err
 	}
-	return t, err
-}
-
-// turn ends a round: leaves that it did not use are forgotten.
-func (c *cache) turn() {
-	c.leaves, c.used = c.used, make(map[leafKey]cachedLeaf, len(c.used))
+	g.trees[kind] = t
+	return t, nil
 }

@@ -24,25 +24,46 @@ func Derive(v *state.View, g fleet.GroupName, k *keys.Keys) (map[fleet.HeadKind]
 }
 
 func derive(v *state.View, g fleet.GroupName, k *keys.Keys, c *cache) (map[fleet.HeadKind]bundle.Tree, error) {
-	group, err := k.Group(g)
+	key, err := k.Group(g)
 	if err != nil {
 		return nil, err
 	}
-	d := deriver{view: v, keys: k, group: group, challenges: map[fleet.TenantID][]fleet.BundleChallenge{}, cache: c}
+	challenges := map[fleet.TenantID][]fleet.BundleChallenge{}
 	for _, c := range v.Challenges() {
 		if c.Type == fleet.ChallengeHTTP01 {
-			d.challenges[c.Tenant] = append(d.challenges[c.Tenant], fleet.BundleChallenge{Host: c.Host, Token: c.Token, Response: c.Response})
+			challenges[c.Tenant] = append(challenges[c.Tenant], fleet.BundleChallenge{Host: c.Host, Token: c.Token, Response: c.Response})
 		}
 	}
-	for _, t := range v.Tenants() {
-		if t.Spec.Group == g {
-			d.tenants = append(d.tenants, t.ID)
+	kept := c.group(g, key.Epoch)
+	failed, moved := map[fleet.HeadKind]error{}, map[fleet.HeadKind]bool{}
+	now := make(map[fleet.TenantID]*tenantCache, len(kept.tenants))
+	for id := range v.TenantsOf(g) {
+		t := kept.tenants[id]
+		if !t.current(challenges[id]) {
+			before := t
+			t = deriveTenant(v, id, deriver{keys: k, group: key, challenges: challenges[id]})
+			for _, kind := range fleet.HeadKinds {
+				moved[kind] = moved[kind] || before == nil || before.leaves[kind].Digest != t.leaves[kind].Digest
+			}
 		}
+		for kind, err := range t.errs {
+			if failed[kind] == nil {
+				failed[kind] = fmt.Errorf("derive %s of group %s: tenant %s: %w", kind, g, id, err)
+			}
+		}
+		now[id] = t
 	}
+	gone := len(now) != len(kept.tenants)
+	kept.tenants = now
 	trees := map[fleet.HeadKind]bundle.Tree{}
 	var errs []error
 	for _, kind := range fleet.HeadKinds {
-		tree, err := d.tree(g, kind)
+		if failed[kind] != nil {
+			errs = append(errs, failed[kind])
+			delete(kept.trees, kind)
+			continue
+		}
+		tree, err := kept.tree(kind, gone || moved[kind])
 		if err != nil {
 			errs = append(errs, fmt.Errorf("derive %s of group %s: %w", kind, g, err))
 			continue
@@ -52,52 +73,36 @@ func derive(v *state.View, g fleet.GroupName, k *keys.Keys, c *cache) (map[fleet
 	return trees, errors.Join(errs...)
 }
 
+// deriver derives the bundles of one tenant.
 type deriver struct {
 	view       *state.View
 	keys       *keys.Keys
 	group      keyring.GroupKey
-	tenants    []fleet.TenantID
-	challenges map[fleet.TenantID][]fleet.BundleChallenge
-	cache      *cache
+	challenges []fleet.BundleChallenge
 }
 
-// tree builds the tree of one kind, of what was derived before as far as nothing of it has changed.
-func (d *deriver) tree(g fleet.GroupName, kind fleet.HeadKind) (bundle.Tree, error) {
-	leaves := make(map[fleet.TenantID]bundle.Leaf, len(d.tenants))
-	for _, id := range d.tenants {
-		l, err := d.leaf(kind, id)
-		if err != nil {
-			return bundle.Tree{}, fmt.Errorf("tenant %s: %w", id, err)
+// deriveTenant derives a tenant's bundles from a tracked view, so that it is known what they depend on.
+func deriveTenant(v *state.View, id fleet.TenantID, d deriver) *tenantCache {
+	t := &tenantCache{leaves: map[fleet.HeadKind]bundle.Leaf{}, challenges: d.challenges}
+	d.view, t.reads = v.Tracked()
+	tenant, _ := d.view.Tenant(id) // it was just listed
+	for kind, content := range map[fleet.HeadKind]func(fleet.Tenant) (any, error){
+		fleet.HeadConfig: d.config, fleet.HeadRuleset: d.ruleset, fleet.HeadCerts: d.certs,
+	} {
+		c, err := content(tenant)
+		if err == nil {
+			var b []byte
+			if b, err = json.Marshal(c); err == nil {
+				t.leaves[kind] = bundle.NewLeaf(b)
+				continue
+			}
 		}
-		leaves[id] = l
+		if t.errs == nil {
+			t.errs = map[fleet.HeadKind]error{}
+		}
+		t.errs[kind] = err
 	}
-	return d.cache.tree(slot{g, kind}, leaves)
-}
-
-func (d *deriver) leaf(kind fleet.HeadKind, id fleet.TenantID) (bundle.Leaf, error) {
-	key := leafKey{kind, id, d.group.Group, d.group.Epoch}
-	challenges := d.challenges[id]
-	if l, ok := d.cache.leaf(key, challenges); ok {
-		return l, nil
-	}
-	// Derived from a tracked view, so that the cache knows what it depends on.
-	in, reads := d.view.Tracked()
-	t, ok := in.Tenant(id)
-	if !ok {
-		return bundle.Leaf{}, fleet.NewError(fleet.ErrNotFound, "tenant", "tenant %s does not exist", id)
-	}
-	of := deriver{view: in, keys: d.keys, group: d.group, challenges: d.challenges}
-	content, err := map[fleet.HeadKind]func(fleet.Tenant) (any, error){
-		fleet.HeadConfig: of.config, fleet.HeadRuleset: of.ruleset, fleet.HeadCerts: of.certs,
-	}[kind](t)
-	if err != nil {
-		return bundle.Leaf{}, err
-	}
-	b, err := json.Marshal(content)
-	if err != nil {
-		return bundle.Leaf{}, err
-	}
-	return d.cache.keep(key, challenges, bundle.NewLeaf(b), reads), nil
+	return t
 }
 
 func (d *deriver) config(t fleet.Tenant) (any, error) {
@@ -123,7 +128,7 @@ func (d *deriver) ruleset(t fleet.Tenant) (any, error) {
 
 // certs reseals each key from the KEK to the group key, deterministically.
 func (d *deriver) certs(t fleet.Tenant) (any, error) {
-	b := fleet.CertsBundle{Tenant: t.ID, Challenges: d.challenges[t.ID]}
+	b := fleet.CertsBundle{Tenant: t.ID, Challenges: d.challenges}
 	for _, h := range d.view.HostsOf(t.ID) {
 		c, ok := d.view.Certificate(h.Name)
 		if !ok {

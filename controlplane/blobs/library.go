@@ -46,7 +46,7 @@ func New(s *state.Store, k *keys.Keys) *Library {
 }
 
 // breath is the least pause between two derivations, so that a burst of writes costs one and not one each.
-const breath = 50 * time.Millisecond
+const breath = 100 * time.Millisecond
 
 // Run keeps the trees current until ctx ends, and calls changed, if set, after each change of the state. A tree that
 // cannot be derived stays as it was, for one tenant's fault must end neither the member nor the others' convergence:
@@ -113,7 +113,6 @@ func (l *Library) Refresh(v *state.View) error {
 			trees[slot{g.Name, kind}] = t
 		}
 	}
-	l.cache.turn()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.index, l.err = v.Index(), errors.Join(errs...)

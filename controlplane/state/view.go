@@ -109,6 +109,17 @@ func (v *View) Tenant(id fleet.TenantID) (fleet.Tenant, bool) {
 // Tenants lists the tenants.
 func (v *View) Tenants() []fleet.Tenant { return list[fleet.Tenant](v, Tenants, indexID) }
 
+// TenantsOf yields the ids of the tenants that a node group serves.
+func (v *View) TenantsOf(g fleet.GroupName) iter.Seq[fleet.TenantID] {
+	return func(yield func(fleet.TenantID) bool) {
+		for t := range rows[fleet.Tenant](v.txn.Get(string(Tenants), indexID)) {
+			if t.Spec.Group == g && !yield(t.ID) {
+				return
+			}
+		}
+	}
+}
+
 // TenantsAfter lists at most limit tenants with ids after cursor.
 func (v *View) TenantsAfter(cursor string, limit int) []fleet.Tenant {
 	return after(v, Tenants, cursor, limit, func(t fleet.Tenant) string { return string(t.ID) }, func(fleet.Tenant) bool { return true })

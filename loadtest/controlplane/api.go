@@ -160,7 +160,7 @@ func (r *run) api(ctx context.Context, w *wire) error {
 		do         func(ctx context.Context, n, i int, to *harness.Member) error
 	}{{"API writes", "1/s", r.etcdWrites, w.write}, {"API linearizable reads", "1/s", r.etcdReads, w.read}} {
 		r.env.Say("%s", l.name)
-		profiled := r.profile(ctx, leader, l.name)
+		profiled := r.profile(ctx, w.cluster, l.name)
 		out, err := harness.Load{Workers: workers, Warm: r.warm(), For: r.measured(), Do: func(ctx context.Context, n, i int) error {
 			return l.do(ctx, n, i, leader)
 		}}.Run(ctx)

@@ -9,18 +9,22 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/edgefleet/edgefleet/loadtest/harness"
 )
 
-// profile takes a CPU profile of a member while a load runs, if profiles were asked for. The function that is returned
-// waits for it.
-func (r *run) profile(ctx context.Context, m *harness.Member, name string) (wait func() error) {
+// profile takes CPU profiles of the members while a load runs, if profiles were asked for. The function that is returned
+// waits for them.
+func (r *run) profile(ctx context.Context, c *harness.Members, name string) (wait func() error) {
 	if r.env.Profile == "" {
 		return func() error { return nil }
 	}
-	done := make(chan error, 1)
-	go func() { done <- r.takeProfile(ctx, m, name) }()
-	return func() error { return <-done }
+	g, ctx := errgroup.WithContext(ctx)
+	for _, m := range c.All {
+		g.Go(func() error { return r.takeProfile(ctx, m, name) })
+	}
+	return g.Wait
 }
 
 func (r *run) takeProfile(ctx context.Context, m *harness.Member, name string) error {

@@ -117,7 +117,18 @@ func (f *trackedFSM) Snapshot() (raft.FSMSnapshot, error) {
 	if ahead {
 		return nil, raft.ErrNothingNewToSnapshot
 	}
-	return f.fsm.Snapshot()
+	s, err := f.fsm.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	return ownSnapshot{s}, nil
+}
+
+// has reports whether the command at index, or a later one, was applied here.
+func (f *trackedFSM) has(index uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.applied >= index
 }
 
 // Restore implements raft.FSM: with a snapshot of the leader.

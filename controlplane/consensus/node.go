@@ -120,6 +120,7 @@ func open(o Options, p parts) (*Node, error) {
 		advertise: p.transport.LocalAddr(),
 		closing:   make(chan struct{}),
 	}
+	p.snapshots = snapshotStore{p.snapshots, n.holds}
 	if err := n.fsm.resume(p, p.marked); err != nil {
 		return nil, fmt.Errorf("recover the state of member %s: %w", o.Member, err)
 	}

@@ -48,7 +48,7 @@ race: build ## run every test under the race detector
 SEEDS ?= 200
 SEED ?= 1
 fault: ## break control planes: SEEDS=200 seeded histories from SEED=1 on
-	go test ./controlplane/faulttest -timeout 30m -seeds $(SEEDS) -seed $(SEED)
+	go test ./controlplane/faulttest -timeout 30m -seeds $(SEEDS) -damages $(SEEDS) -seed $(SEED)
 
 check: ## vet and lint (the tests look for drift in generated files)
 	go vet ./...

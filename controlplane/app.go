@@ -245,6 +245,7 @@ func (m *member) startAPI(ctx context.Context, ln net.Listener) {
 		Forward: m.forward, ClientCAs: m.trust.clientCAs, Telemetry: m.tel, Now: time.Now,
 	})
 	m.serve(ctx, "api", ln, a.Server(m.trust.apiSource))
+	m.parts.Start(ctx, "api access", a.Run)
 }
 
 // runAll runs fs until all return; the first error ends the others.

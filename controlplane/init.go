@@ -131,13 +131,22 @@ func (c Config) bootstrap(ctx context.Context, m membership, rec fleet.ClusterRe
 	if err := node.Bootstrap(); err != nil {
 		return "", err
 	}
-	tok, text := api.NewToken(fleet.Token{Role: fleet.RoleOperator, Comment: "made by init"})
+	tok, text := api.NewToken(fleet.Token{
+		Role: fleet.RoleOperator, Comment: "made by init", Owner: fleet.OwnerUser, MadeBy: fleet.OwnerUser,
+	})
 	cmd := command.ClusterInit{Cluster: rec, Member: c.advertised(observability.Version), Token: tok}
+	owner := command.UserPut{Put: command.Put{Create: true}, ID: fleet.OwnerUser, Activated: true, Spec: fleet.UserSpec{
+		Name: "first administrator", Roles: []fleet.RoleName{fleet.RoleAdministrator},
+	}}
 	done, stop := context.WithCancel(ctx)
 	defer stop()
 	err = node.RunLeader(done, func(ctx context.Context) error {
 		defer stop()
-		_, err := proposer{node: node}.Propose(ctx, leader.Header("init", time.Now().UTC()), cmd)
+		p, h := proposer{node: node}, leader.Header("init", time.Now().UTC())
+		if _, err := p.Propose(ctx, h, cmd); err != nil {
+			return err
+		}
+		_, err := p.Propose(ctx, h, owner)
 		return err
 	})
 	if err == nil && ctx.Err() != nil {

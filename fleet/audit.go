@@ -15,6 +15,9 @@ type Actor struct {
 	Party Party `json:"party"`
 	// Source is the remote address, empty for the control plane itself.
 	Source string `json:"source,omitempty"`
+	// User is the person that the token belongs to, ApprovedBy the second person where two were needed.
+	User       UserID `json:"user,omitempty"`
+	ApprovedBy UserID `json:"approved_by,omitempty"`
 }
 
 // AuditEntry records one mutation: who, why, what before and after. Secrets never appear in Before or After.

@@ -83,10 +83,15 @@ type PermissionSet map[Permission]bool
 // NewPermissionSet makes the set of ps.
 func NewPermissionSet(ps ...Permission) PermissionSet {
 	s := PermissionSet{}
+	s.Add(ps...)
+	return s
+}
+
+// Add puts ps into s.
+func (s PermissionSet) Add(ps ...Permission) {
 	for _, p := range ps {
 		s[p] = true
 	}
-	return s
 }
 
 // Has reports whether p is in s; PermSelf always is.
@@ -161,12 +166,11 @@ func BuiltinPermissions(r RoleName) (PermissionSet, bool) {
 
 // InScope is what s means in a scope: in one tenant's, nothing of the vendor's own.
 func (s PermissionSet) InScope(tenant TenantID) PermissionSet {
-	out := maps.Clone(s)
-	if tenant == "" {
-		return out
-	}
-	for _, p := range vendorOnly {
-		delete(out, p)
+	out := PermissionSet{}
+	for p := range s {
+		if tenant == "" || !slices.Contains(vendorOnly, p) {
+			out[p] = true
+		}
 	}
 	return out
 }

@@ -3,6 +3,7 @@ package fleet
 import (
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // Tenant is a customer.
@@ -84,6 +85,17 @@ type Token struct {
 	Tenant TenantID `json:"tenant,omitempty"`
 	// Comment says what the token is for.
 	Comment string `json:"comment,omitempty"`
+	// Owner is the person that the token belongs to: it ends with them, and never allows more than they may. Empty is a
+	// service token.
+	Owner UserID `json:"owner,omitempty"`
+	// Permissions narrow what the token may do; empty is all that its owner may, or of a service token all in its scope.
+	Permissions []Permission `json:"permissions,omitempty"`
+	// ExpiresAt ends the token; zero never does.
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
+	// LastUsedAt is when the token was last used, to a few minutes; zero before.
+	LastUsedAt time.Time `json:"last_used_at,omitzero"`
+	// MadeBy is the person who knew the token first.
+	MadeBy UserID `json:"made_by,omitempty"`
 	Meta
 }
 
@@ -107,7 +119,7 @@ func (t Token) Validate() error {
 	default:
 		return Invalid("role", "%q is not a role: use operator or tenant", string(t.Role))
 	}
-	return nil
+	return t.validateAccess()
 }
 
 // Party is the side of the shared-responsibility table that a token acts for.

@@ -92,6 +92,11 @@ type API struct {
 	metrics metrics
 	limiter *limiter
 	tails   *tails
+	// sessions are the reads that end with their token, uses when tokens were used.
+	sessions *sessions
+	uses     *uses
+	// settleTimeout bounds the wait for other members.
+	settleTimeout time.Duration
 	// bodyTimeout bounds the arrival of a request's body.
 	bodyTimeout time.Duration
 }
@@ -116,10 +121,11 @@ func newAPI(o Options) *API {
 	if o.Consensus != nil {
 		o.Consensus = watched{o.Consensus}
 	}
-	a := &API{o: o, mux: http.NewServeMux(), ops: map[string]operation{}, limiter: newLimiter(), metrics: newMetrics(o.Telemetry), tails: newTails(), bodyTimeout: bodyTimeout}
+	a := &API{o: o, mux: http.NewServeMux(), ops: map[string]operation{}, limiter: newLimiter(), metrics: newMetrics(o.Telemetry), tails: newTails(), sessions: newSessions(), uses: &uses{seen: map[fleet.TokenID]time.Time{}}, settleTimeout: settleTimeout, bodyTimeout: bodyTimeout}
 	a.huma = humago.New(a.mux, config())
 	for _, register := range []func(){
 		a.registerCluster, a.registerMembers, a.registerTenants, a.registerHosts, a.registerRules, a.registerNodes, a.registerEvents, a.registerEdge, a.registerAudit,
+		a.registerSettle, a.registerUsers, a.registerApprovals,
 	} {
 		register()
 	}

@@ -114,7 +114,8 @@ func TestEveryMutationLeavesOneAuditEntry(t *testing.T) {
 	m9 := fleet.Member{ID: "m9", API: "192.0.2.9:1", Raft: "192.0.2.9:2", NATS: "192.0.2.9:3", NATSRoute: "192.0.2.9:4", DNS: "192.0.2.9:5"}
 	moved := m9
 	moved.DNS = "192.0.2.9:53"
-	done := map[string]bool{}
+	red := func() as { return f.at(0, tenantToken.Secret) }
+	done := map[string]bool{"approval-approve": true, "approval-deny": true} // see the tests of four eyes
 	for _, step := range []struct {
 		id           string
 		caller       func() as
@@ -128,6 +129,24 @@ func TestEveryMutationLeavesOneAuditEntry(t *testing.T) {
 		{"token-create", nil, "POST", "/v1/tenants/red/tokens", client.TokenCreate{}, &tenantToken},
 		{"operator-token-create", nil, "POST", "/v1/tokens", client.TokenCreate{}, &operatorToken},
 		{"operator-token-delete", nil, "DELETE", "/v1/tokens/OPERATOR", nil, nil},
+		{"operator-user-create", nil, "POST", "/v1/users", client.UserCreate{ID: "alice", Roles: []fleet.RoleName{"administrator"}}, nil},
+		{"operator-user-update", nil, "PATCH", "/v1/users/alice", map[string]any{"name": "Alice"}, nil},
+		{"operator-user-disable", nil, "POST", "/v1/users/alice/disable", nil, nil},
+		{"operator-user-enable", nil, "POST", "/v1/users/alice/enable", nil, nil},
+		{"operator-user-delete", nil, "DELETE", "/v1/users/alice", nil, nil},
+		{"operator-role-create", nil, "POST", "/v1/roles", client.RoleCreate{Name: "r", Permissions: []fleet.Permission{"hosts:read"}}, nil},
+		{"operator-role-delete", nil, "DELETE", "/v1/roles/r", nil, nil},
+		{"access-update", nil, "PATCH", "/v1/access", map[string]any{"max_token_days": 30}, nil},
+		{"user-create", nil, "POST", "/v1/tenants/red/users", client.UserCreate{ID: "carol", Roles: []fleet.RoleName{"analyst"}}, nil},
+		{"user-update", nil, "PATCH", "/v1/tenants/red/users/carol", map[string]any{"name": "Carol"}, nil},
+		{"user-disable", red, "POST", "/v1/tenants/red/users/carol/disable", nil, nil},
+		{"user-enable", red, "POST", "/v1/tenants/red/users/carol/enable", nil, nil},
+		{"user-delete", red, "DELETE", "/v1/tenants/red/users/carol", nil, nil},
+		{"role-create", red, "POST", "/v1/tenants/red/roles", client.RoleCreate{Name: "r", Permissions: []fleet.Permission{"hosts:read"}}, nil},
+		{"role-delete", red, "DELETE", "/v1/tenants/red/roles/r", nil, nil},
+		{"token-rotate", red, "POST", "/v1/whoami/rotate", client.TokenRotate{}, &tenantToken},
+		{"cluster-settle", func() as { return f.at(0, "", f.memberCert("m1")) }, "POST", "/v1/cluster/settle", client.Settle{Index: 1}, nil},
+		{"cluster-token-uses", func() as { return f.at(0, "", f.memberCert("m1")) }, "POST", "/v1/cluster/token-uses", client.TokenUses{Uses: []client.TokenUse{}}, nil},
 		{"host-create", nil, "POST", "/v1/tenants/red/hosts", client.HostCreate{Name: "a.example.com", Origins: []fleet.Origin{{URL: "https://203.0.113.9"}}}, nil},
 		{"host-update", nil, "PATCH", "/v1/tenants/red/hosts/a.example.com", map[string]any{"mode": "block"}, nil},
 		{"host-check", nil, "POST", "/v1/tenants/red/hosts/a.example.com/check", nil, nil},

@@ -68,7 +68,11 @@ func (a *API) clusterChecks(ctx context.Context, _ *ReadQuery) (*Body[client.Pag
 
 func (a *API) whoami(ctx context.Context, _ *ReadQuery) (*Body[client.Whoami], error) {
 	t := callerOf(ctx).token
-	return &Body[client.Whoami]{Body: client.Whoami{Token: t, Party: t.Party()}}, nil
+	w := client.Whoami{Token: t, Party: t.Party(), Permissions: a.permissions(t).List()}
+	if u, ok := a.view().User(t.Owner); ok {
+		w.User = &u
+	}
+	return &Body[client.Whoami]{Body: w}, nil
 }
 
 func (a *API) joinTokenCreate(ctx context.Context, in *Input[client.JoinTokenCreate]) (*Body[client.JoinTokenCreated], error) {
@@ -130,7 +134,7 @@ func (a *API) checkJoinToken(token, prefix string, kind fleet.JoinKind, source s
 			return rec, nil
 		}
 	}
-	a.limiter.failed(source)
+	_ = a.limiter.failed(source, "", a.o.Now()) // of no API token
 	return fleet.JoinTokenRecord{}, fleet.NewError(fleet.ErrUnauthenticated, "token", "the join token is not a %s join token of this cluster: ask an operator for a new one", kind)
 }
 

@@ -14,8 +14,8 @@ import (
 )
 
 // takesNoCondition lists changes of objects that need no If-Match: they end an identity, which must work whatever
-// changed meanwhile, and twice.
-var takesNoCondition = []string{"token-delete", "operator-token-delete", "node-revoke", "cluster-member-remove"}
+// changed meanwhile, and twice. Roles never change.
+var takesNoCondition = []string{"user-delete", "operator-user-delete", "role-delete", "operator-role-delete", "token-delete", "operator-token-delete", "node-revoke", "cluster-member-remove"}
 
 func TestEveryChangeOfAnObjectNeedsTheRevisionThatWasRead(t *testing.T) {
 	_, d := spec(t)

@@ -255,6 +255,13 @@ func (f *fixture) addMember(id fleet.MemberID, change []func(*http.Server)) {
 		Forward:   &http.Transport{TLSClientConfig: f.tls(&cert), ForceAttemptHTTP2: true},
 		ClientCAs: ca, Telemetry: tel, Now: time.Now,
 	})
+	running, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- m.api.Run(running) }()
+	t.Cleanup(func() {
+		stop()
+		must(t, <-ended)
+	})
 	m.server = m.api.Server(f.serverSource())
 	m.server.ErrorLog = slog.NewLogLogger(tel.Logger.Handler(), slog.LevelDebug)
 	for _, c := range change {

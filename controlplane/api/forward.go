@@ -50,6 +50,9 @@ func (a *API) forward(w http.ResponseWriter, r *http.Request, to fleet.MemberID,
 		},
 		FlushInterval: -1,
 		ModifyResponse: func(res *http.Response) error {
+			if res.StatusCode == http.StatusUnauthorized {
+				_ = a.rejected(&c, nil) // the leader's answer stands
+			}
 			if op.place == leaderFirst && res.StatusCode >= http.StatusInternalServerError {
 				return errLeader
 			}

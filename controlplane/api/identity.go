@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -27,8 +28,16 @@ type caller struct {
 	requestID string
 	// forwarded: another member passed the request on.
 	forwarded bool
-	// unknown: a token or node that this member does not know; the leader may know more.
+	// unknown: a token that this member does not accept, or a node that it does not know; the leader may know more.
 	unknown bool
+	// tried is the token that was shown and is not accepted here.
+	tried    fleet.TokenID
+	rejected bool
+	// approval is what the request carries out, approvedBy the second person.
+	approval   fleet.ApprovalID
+	approvedBy fleet.UserID
+	// request is the request with its body, to be stored if it needs a second person.
+	request *http.Request
 }
 
 type callerKey struct{}
@@ -141,26 +150,32 @@ func signedBy(chains [][]*x509.Certificate, ca string) bool {
 	return false
 }
 
-// tokenPrefix starts every API token: eft1.<id>.<secret>.
-const tokenPrefix = "eft1"
-
-// authenticate fills in the token that the header carries. All failures read alike, and too many are slowed down.
+// authenticate fills in the token that the header carries. All failures read and take alike, whatever is known of the
+// token; a follower leaves them to the leader, which may know a newer token.
 func (a *API) authenticate(c *caller, header string) error {
-	if err := a.limiter.check(c.source, a.o.Now()); err != nil {
+	now := a.o.Now()
+	if err := a.limiter.check(c.source, now); err != nil {
 		return err
 	}
 	value, _ := strings.CutPrefix(header, "Bearer ")
-	parts := strings.Split(value, ".")
-	if len(parts) == 3 && parts[0] == tokenPrefix {
-		rec, ok := a.view().Token(fleet.TokenID(parts[1]))
-		if matches(rec.Hash, parts[2]) && ok {
-			c.token = rec.Token
-			return nil
-		}
-		c.unknown = !ok
+	id, secret, err := fleet.ParseToken(value)
+	v := a.view()
+	rec, ok := v.Token(id)
+	if matches(rec.Hash, secret) && ok && err == nil && usable(v, rec.Token, now) {
+		c.token = rec.Token
+		a.uses.saw(id, now)
+		return nil
 	}
-	a.limiter.failed(c.source)
-	return fleet.NewError(fleet.ErrUnauthenticated, "token", "the API token is not known: check FLEETCTL_TOKEN, or ask for a new token")
+	c.rejected, c.unknown, c.tried = true, err == nil, id
+	return fleet.NewError(fleet.ErrUnauthenticated, "token", "the API token is not accepted: it is mistyped, unknown, or has ended; check FLEETCTL_TOKEN, or ask for a new token")
+}
+
+// rejected counts a failed authentication, and returns err, or that there were too many.
+func (a *API) rejected(c *caller, err error) error {
+	if !c.rejected {
+		return err
+	}
+	return cmp.Or(a.limiter.failed(c.source, c.tried, a.o.Now()), err)
 }
 
 // matches compares a secret with a stored hash, in the same time whether there is one or not.

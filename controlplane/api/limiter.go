@@ -8,23 +8,29 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
-// limiter counts failed authentications by address in fixed windows.
+// limiter counts failed authentications by address and by token in fixed windows. An address that failed too often has
+// to wait; a token does not, so that nobody locks its owner out: only wrong secrets for it are refused with less ado.
 type limiter struct {
-	mu    sync.Mutex
-	start time.Time
-	count map[netip.Prefix]int
+	mu     sync.Mutex
+	start  time.Time
+	count  map[netip.Prefix]int
+	tokens map[fleet.TokenID]int
 }
 
-// failures an address may cause in window before it has to wait.
 const (
+	// failures an address may cause in window before it has to wait.
 	failures = 20
 	window   = time.Minute
+	// tokenFailures is how many wrong secrets for one token, from wherever, are answered as such in window.
+	tokenFailures = 100
 )
 
-// maxSources bounds the addresses that are counted in one window; beyond it, none is added.
+// maxSources bounds the addresses and tokens that are counted in one window; beyond it, none is added.
 const maxSources = 100_000
 
-func newLimiter() *limiter { return &limiter{count: map[netip.Prefix]int{}} }
+func newLimiter() *limiter {
+	return &limiter{count: map[netip.Prefix]int{}, tokens: map[fleet.TokenID]int{}}
+}
 
 // network is what counts as one source: an IPv4 address, or the /64 that one IPv6 host can fill by itself.
 func network(source string) netip.Prefix {
@@ -44,10 +50,7 @@ func network(source string) netip.Prefix {
 func (l *limiter) check(source string, now time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now.Sub(l.start) > window {
-		l.start = now
-		clear(l.count)
-	}
+	l.turn(now)
 	if l.count[network(source)] < failures {
 		return nil
 	}
@@ -55,11 +58,34 @@ func (l *limiter) check(source string, now time.Time) error {
 	return retryError{err, l.start.Add(window).Sub(now)}
 }
 
-func (l *limiter) failed(source string) {
+func (l *limiter) turn(now time.Time) {
+	if now.Sub(l.start) > window {
+		l.start = now
+		clear(l.count)
+		clear(l.tokens)
+	}
+}
+
+// failed counts a failure, with the token that it was about, if any. It returns an error where there were too many for
+// that token.
+func (l *limiter) failed(source string, token fleet.TokenID, now time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := network(source)
-	if len(l.count) < maxSources || l.count[n] > 0 {
-		l.count[n]++
+	l.turn(now)
+	add(l.count, network(source))
+	if token == "" {
+		return nil
+	}
+	add(l.tokens, token)
+	if l.tokens[token] <= tokenFailures {
+		return nil
+	}
+	err := fleet.NewError(fleet.ErrRateLimited, "token", "too many failed authentications with this token: wait a minute")
+	return retryError{err, l.start.Add(window).Sub(now)}
+}
+
+func add[K comparable](m map[K]int, k K) {
+	if len(m) < maxSources || m[k] > 0 {
+		m[k]++
 	}
 }

@@ -70,7 +70,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, c *caller) error {
 	}
 	local := a.local(op, r)
 	if identified != nil && (local || c.forwarded || !c.unknown) {
-		return identified
+		return a.rejected(c, identified)
 	}
 	if op.scope != public && c.anonymous() {
 		return a.authorize(op, *c, "") // before a byte of the body is read
@@ -78,9 +78,12 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, c *caller) error {
 	if err := a.readBody(w, r); err != nil {
 		return err
 	}
+	c.request = r
 	ctx, span := a.o.Telemetry.Tracer.Start(context.WithValue(r.Context(), callerKey{}, *c), op.pattern())
 	defer span.End()
-	r = r.WithContext(ctx)
+	r, leave := a.withSession(r.WithContext(ctx), c)
+	defer leave()
+	ctx = r.Context()
 	switch {
 	case local:
 		a.mux.ServeHTTP(w, r)
@@ -98,7 +101,7 @@ func (a *API) leaderFirst(w http.ResponseWriter, r *http.Request, c caller, op o
 	case !self && leader != "" && !c.forwarded:
 		return a.forward(w, r, leader, c, op)
 	case identified != nil:
-		return identified
+		return a.rejected(&c, identified)
 	}
 	a.mux.ServeHTTP(w, r)
 	return nil

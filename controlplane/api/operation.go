@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"reflect"
 	"strconv"
@@ -146,6 +147,12 @@ func handle[I, O any](a *API, op operation, h func(ctx context.Context, in *I) (
 		Responses:   a.problems(op, body),
 		Middlewares: huma.Middlewares{a.guard(op)},
 	}
+	if risky[op.id] != nil {
+		o.Extensions["x-four-eyes"] = true
+		o.Responses["202"] = &huma.Response{Description: "waits for a second person", Content: map[string]*huma.MediaType{
+			"application/json": {Schema: a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[fleet.Approval](), true, "Approval")},
+		}}
+	}
 	if op.audit != 0 {
 		o.Extensions["x-audit"] = op.audit.String()
 	}
@@ -163,15 +170,22 @@ func handle[I, O any](a *API, op operation, h func(ctx context.Context, in *I) (
 	}
 	a.ops[op.pattern()] = op
 	huma.Register(a.huma, o, func(ctx context.Context, in *I) (*O, error) {
-		out, err := h(ctx, in)
+		err := a.hold(ctx, op, in)
 		if err == nil {
-			if t, ok := any(out).(interface{ tag() }); ok {
-				t.tag()
+			var out *O
+			if out, err = h(ctx, in); err == nil {
+				if t, ok := any(out).(interface{ tag() }); ok {
+					t.tag()
+				}
+				return out, nil
 			}
-			return out, nil
+		}
+		var held heldError
+		if errors.As(err, &held) {
+			return nil, held
 		}
 		c := callerOf(ctx)
-		p := problem(err, c.requestID)
+		p := problem(endedCause(ctx, err), c.requestID)
 		if t, ok := ctx.Value(attemptKey{}).(*attempt); ok && t.failed(err) {
 			return nil, p // nobody sees it: the request is passed on
 		}
@@ -277,7 +291,9 @@ func (a *API) view() *state.View { return a.o.State.Read() }
 // header says who proposes.
 func (a *API) header(ctx context.Context) command.Header {
 	c := callerOf(ctx)
-	h := command.Header{Time: a.o.Now().UTC(), RequestID: c.requestID, Actor: fleet.Actor{Name: c.name(), Source: c.source, Party: fleet.Vendor}}
+	h := command.Header{Time: a.o.Now().UTC(), RequestID: c.requestID, Approval: c.approval, Actor: fleet.Actor{
+		Name: c.name(), Source: c.source, Party: fleet.Vendor, User: c.token.Owner, ApprovedBy: c.approvedBy,
+	}}
 	if c.token.ID != "" {
 		h.Party = c.token.Party()
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -62,7 +63,8 @@ func (a *API) answerOnce(w http.ResponseWriter, r *http.Request, c *caller, op o
 	case !self:
 		return fleet.NewError(fleet.ErrUnavailable, "", "the control plane has no leader at the moment; reads answer with ?consistency=stale, try writes again")
 	case c.unknown:
-		return a.identify(&caller{requestID: c.requestID}, r)
+		now := caller{requestID: c.requestID}
+		return a.rejected(&now, cmp.Or(a.identify(&now, r), error(errKnownNow)))
 	case r.Method == http.MethodGet:
 		return a.read(w, r)
 	}
@@ -109,6 +111,9 @@ type attempt struct {
 	// proposed: the log may hold something of this request. again: it certainly does not, and another member leads.
 	proposed, again bool
 }
+
+// errKnownNow: this member learnt of the caller while the request was under way.
+var errKnownNow = fleet.NewError(fleet.ErrUnavailable, "", "this member has just learnt of the caller; try again")
 
 type attemptKey struct{}
 

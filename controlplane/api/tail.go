@@ -117,7 +117,7 @@ func (a *API) tail(ctx context.Context, w http.ResponseWriter, tenant fleet.Tena
 // mayStill reports whether the caller's token is still there and good for op.
 func (a *API) mayStill(ctx context.Context, op operation, tenant fleet.TenantID) bool {
 	c := callerOf(ctx)
-	rec, ok := a.view().Token(c.token.ID)
-	c.token = rec.Token
+	t, ok := a.current(c.token.ID)
+	c.token = t
 	return ok && a.authorize(op, c, tenant) == nil
 }

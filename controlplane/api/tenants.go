@@ -15,12 +15,7 @@ func (a *API) registerTenants() {
 	handle(a, op("tenant-show", http.MethodGet, "/v1/tenants/{tenant}", "A tenant", tenantOwn, fleet.PermTenantsRead, fleet.DutyConsole), a.tenantShow)
 	handle(a, op("tenant-update", http.MethodPatch, "/v1/tenants/{tenant}", "Change a tenant", operators, fleet.PermTenantsWrite, fleet.DutyConsole).changes(command.TypeTenantPut).withRevision(), a.tenantUpdate)
 	handle(a, op("tenant-delete", http.MethodDelete, "/v1/tenants/{tenant}", "Delete a tenant that has no hosts", operators, fleet.PermTenantsWrite, fleet.DutyConsole).changes(command.TypeTenantDelete).withRevision(), a.tenantDelete)
-	handle(a, op("token-list", http.MethodGet, "/v1/tenants/{tenant}/tokens", "A tenant's API tokens", tenantOwn, fleet.PermTokensRead, fleet.DutyConsole), a.tokenList)
-	handle(a, op("token-create", http.MethodPost, "/v1/tenants/{tenant}/tokens", "Make an API token of a tenant", tenantOwn, fleet.PermTokensWrite, fleet.DutyConsole).changes(command.TypeTokenPut), a.tokenCreate)
-	handle(a, op("token-delete", http.MethodDelete, "/v1/tenants/{tenant}/tokens/{id}", "Revoke an API token of a tenant", tenantOwn, fleet.PermTokensWrite, fleet.DutyConsole).changes(command.TypeTokenDelete), a.tokenDelete)
-	handle(a, op("operator-token-list", http.MethodGet, "/v1/tokens", "All API tokens", operators, fleet.PermTokensRead, fleet.DutyConsole), a.operatorTokenList)
-	handle(a, op("operator-token-create", http.MethodPost, "/v1/tokens", "Make an operator token", operators, fleet.PermTokensWrite, fleet.DutyConsole).changes(command.TypeTokenPut), a.operatorTokenCreate)
-	handle(a, op("operator-token-delete", http.MethodDelete, "/v1/tokens/{id}", "Revoke any API token", operators, fleet.PermTokensWrite, fleet.DutyConsole).changes(command.TypeTokenDelete), a.operatorTokenDelete)
+	a.registerTokens()
 }
 
 func (a *API) tenantList(_ context.Context, in *ListQuery) (*Body[client.Page[fleet.Tenant]], error) {
@@ -89,66 +84,4 @@ func (a *API) tenantDelete(ctx context.Context, in *TenantPath) (*Body[Empty], e
 type TenantList struct {
 	TenantPath
 	ListQuery
-}
-
-func (a *API) tokenList(_ context.Context, in *TenantList) (*Body[client.Page[fleet.Token]], error) {
-	return a.tokens(in.tenant(), in.ListQuery), nil
-}
-
-func (a *API) operatorTokenList(_ context.Context, in *ListQuery) (*Body[client.Page[fleet.Token]], error) {
-	return a.tokens("", *in), nil
-}
-
-func (a *API) tokens(t fleet.TenantID, q ListQuery) *Body[client.Page[fleet.Token]] {
-	var out []fleet.Token
-	for _, rec := range a.view().TokensAfter(t, q.Cursor, q.Limit+1) {
-		out = append(out, rec.Token)
-	}
-	return page(out, q.Limit, func(t fleet.Token) string { return string(t.ID) })
-}
-
-// TokenCreateInput makes a tenant's token.
-type TokenCreateInput struct {
-	TenantPath
-	Body client.TokenCreate
-}
-
-func (a *API) tokenCreate(ctx context.Context, in *TokenCreateInput) (*Body[client.TokenCreated], error) {
-	return a.makeToken(ctx, fleet.Token{Role: fleet.RoleTenant, Tenant: in.tenant(), Comment: in.Body.Comment})
-}
-
-func (a *API) operatorTokenCreate(ctx context.Context, in *Input[client.TokenCreate]) (*Body[client.TokenCreated], error) {
-	return a.makeToken(ctx, fleet.Token{Role: fleet.RoleOperator, Comment: in.Body.Comment})
-}
-
-func (a *API) makeToken(ctx context.Context, t fleet.Token) (*Body[client.TokenCreated], error) {
-	rec, text := NewToken(t)
-	made, err := propose[fleet.Token](ctx, a, command.TokenPut{Token: rec})
-	if err != nil {
-		return nil, err
-	}
-	return &Body[client.TokenCreated]{Body: client.TokenCreated{Token: made, Secret: text}}, nil
-}
-
-// NewToken gives t an id and a secret: the record to store and the text to show once.
-func NewToken(t fleet.Token) (rec fleet.TokenRecord, text string) {
-	secret, hash := newSecret()
-	t.ID = fleet.TokenID(newID("tok"))
-	return fleet.TokenRecord{Token: t, Hash: hash}, tokenPrefix + "." + string(t.ID) + "." + secret
-}
-
-// TenantObject names an object of a tenant by its id.
-type TenantObject struct {
-	TenantPath
-	IDPath
-}
-
-func (a *API) tokenDelete(ctx context.Context, in *TenantObject) (*Body[Empty], error) {
-	_, err := propose[any](ctx, a, command.TokenDelete{ID: fleet.TokenID(in.ID), Tenant: in.tenant()})
-	return &Body[Empty]{}, err
-}
-
-func (a *API) operatorTokenDelete(ctx context.Context, in *IDPath) (*Body[Empty], error) {
-	_, err := propose[any](ctx, a, command.TokenDelete{ID: fleet.TokenID(in.ID)})
-	return &Body[Empty]{}, err
 }

@@ -30,16 +30,6 @@ type (
 		AllowedOrigins *[]netip.Prefix `json:"allowed_origins,omitempty"`
 	}
 
-	// TokenCreate makes an API token.
-	TokenCreate struct {
-		Comment string `json:"comment,omitempty" maxLength:"256" doc:"what the token is for"`
-	}
-	// TokenCreated shows a token's secret, once.
-	TokenCreated struct {
-		fleet.Token
-		Secret string `json:"token" doc:"the token; it is shown this one time"`
-	}
-
 	// JoinTokenCreate makes a join token.
 	JoinTokenCreate struct {
 		Kind   fleet.JoinKind   `json:"kind" doc:"node or member"`
@@ -174,11 +164,5 @@ type (
 		Certificate    string         `json:"certificate"`
 		APICertificate string         `json:"api_certificate"`
 		Members        []fleet.Member `json:"members"`
-	}
-
-	// Whoami says what a token may do.
-	Whoami struct {
-		Token fleet.Token `json:"token"`
-		Party fleet.Party `json:"party"`
 	}
 )

@@ -27,6 +27,8 @@ type Header struct {
 	fleet.Actor
 	RequestID string `json:"request_id,omitempty"`
 	Reason    string `json:"reason,omitempty"`
+	// Approval is the approval that the command carries out: it counts once.
+	Approval fleet.ApprovalID `json:"approval,omitempty"`
 }
 
 // Body is one of the commands below.

@@ -41,6 +41,16 @@ const (
 	TypeAuditDrop
 	TypeAuditCheckpoint
 	TypeJoinTokensReap
+	TypeUserPut
+	TypeUserDelete
+	TypeRolePut
+	TypeRoleDelete
+	TypeTokenIssue
+	TypeTokensUsed
+	TypeAccessPut
+	TypeApprovalPut
+	TypeApprovalDecide
+	TypeApprovalFinish
 )
 
 var names = map[Type]string{
@@ -58,6 +68,8 @@ var names = map[Type]string{
 	TypeLeaderTransfer: "leader_transfer",
 	TypeAuditSeal:      "audit_seal", TypeAuditDrop: "audit_drop", TypeAuditCheckpoint: "audit_checkpoint",
 	TypeJoinTokensReap: "join_tokens_reap",
+	TypeUserPut:        "user_put", TypeUserDelete: "user_delete", TypeRolePut: "role_put", TypeRoleDelete: "role_delete", TypeTokenIssue: "token_issue",
+	TypeTokensUsed: "tokens_used", TypeAccessPut: "access_put", TypeApprovalPut: "approval_put", TypeApprovalDecide: "approval_decide", TypeApprovalFinish: "approval_finish",
 }
 
 // String is the command's stable name, as it stands in the audit log.
@@ -113,4 +125,14 @@ var bodies = map[Type]func() Body{
 	TypeAuditDrop:         func() Body { return &AuditDrop{} },
 	TypeAuditCheckpoint:   func() Body { return &AuditCheckpoint{} },
 	TypeJoinTokensReap:    func() Body { return &JoinTokensReap{} },
+	TypeUserPut:           func() Body { return &UserPut{} },
+	TypeUserDelete:        func() Body { return &UserDelete{} },
+	TypeRolePut:           func() Body { return &RolePut{} },
+	TypeRoleDelete:        func() Body { return &RoleDelete{} },
+	TypeTokenIssue:        func() Body { return &TokenIssue{} },
+	TypeTokensUsed:        func() Body { return &TokensUsed{} },
+	TypeAccessPut:         func() Body { return &AccessPut{} },
+	TypeApprovalPut:       func() Body { return &ApprovalPut{} },
+	TypeApprovalDecide:    func() Body { return &ApprovalDecide{} },
+	TypeApprovalFinish:    func() Body { return &ApprovalFinish{} },
 }

@@ -41,7 +41,7 @@ func (f *FSM) Apply(l *raft.Log) any {
 	tx := f.state.Write()
 	defer tx.Abort()
 	p := &processor{tx: tx, index: l.Index, header: h}
-	obj, err := p.apply(body)
+	obj, err := p.admitted(body)
 	if err != nil {
 		// The index moves on even when the command is refused: equal index, equal hash.
 		tx.Abort()
@@ -161,6 +161,9 @@ func (p *processor) apply(b command.Body) (any, error) {
 		return nil, p.auditCheckpoint(b)
 	case *command.JoinTokensReap:
 		return nil, p.joinTokensReap(b)
+	}
+	if obj, known, err := p.access(b); known {
+		return obj, err
 	}
 	panic(fmt.Sprintf("fsm: command %s has no processor", b.Type())) // a programmer's error, found by the first test
 }

@@ -77,21 +77,10 @@ func (p *processor) tokenDelete(b *command.TokenDelete) error {
 	if !ok || (b.Tenant != "" && before.Tenant != b.Tenant) {
 		return fleet.NewError(fleet.ErrNotFound, "token", "token %s does not exist", b.ID)
 	}
-	if before.Role == fleet.RoleOperator && p.lastOperator() {
-		return fleet.NewError(fleet.ErrConflict, "token", "token %s is the last operator token: create another first", b.ID)
+	if err := p.keepAWayIn(func() { p.tx.DeleteToken(b.ID) }); err != nil {
+		return err
 	}
-	p.tx.DeleteToken(b.ID)
 	return p.audit(b, "token/"+string(b.ID), before.Tenant, before.Token, nil)
-}
-
-func (p *processor) lastOperator() bool {
-	n := 0
-	for _, t := range p.tx.TokensAfter("", "", int(^uint(0)>>1)) {
-		if t.Role == fleet.RoleOperator {
-			n++
-		}
-	}
-	return n <= 1
 }
 
 func (p *processor) rulePut(b *command.RulePut) (any, error) {

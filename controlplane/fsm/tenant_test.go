@@ -47,7 +47,7 @@ func TestTenantsTokensAndRules(t *testing.T) {
 		{name: "a tenant deletes its own token", when: command.TokenDelete{ID: "ta", Tenant: "acme"}, object: "token/ta", of: "acme"},
 		{name: "a tenant does not learn of another's token", when: command.TokenDelete{ID: "tb", Tenant: "acme"}, refused: fleet.ErrNotFound, says: "does not exist", unsaid: "beta"},
 		{name: "a tenant does not delete the operator's token", when: command.TokenDelete{ID: "op1", Tenant: "acme"}, refused: fleet.ErrNotFound},
-		{name: "the last operator token stays", when: command.TokenDelete{ID: "op1"}, refused: fleet.ErrConflict, says: "create another first"},
+		{name: "the last operator token stays", when: command.TokenDelete{ID: "op1"}, refused: fleet.ErrConflict, says: "make another first"},
 		{name: "an operator token that is not the last is deleted", given: []command.Body{operatorToken("op2")}, when: command.TokenDelete{ID: "op1"}, object: "token/op1"},
 		{name: "an unknown token is not deleted", when: command.TokenDelete{ID: "t9"}, refused: fleet.ErrNotFound},
 

@@ -51,6 +51,7 @@ var codecs = []codec{
 	rowsOf[fleet.Entry](Entries), rowsOf[fleet.AuditEntry](Audit),
 	rowsOf[fleet.HostOrigins](Origins),
 	rowsOf[fleet.AuditSegment](AuditSegments), rowsOf[fleet.AuditCheckpoint](AuditCheckpoints),
+	rowsOf[fleet.User](Users), rowsOf[fleet.CustomRole](Roles), rowsOf[fleet.AccessPolicy](Access), rowsOf[fleet.Approval](Approvals),
 }
 
 // WriteTo writes a snapshot of the view.

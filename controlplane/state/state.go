@@ -95,6 +95,10 @@ const (
 	Orders       Table = "orders"
 	Certificates Table = "certificates"
 	Entries      Table = "entries"
+	Users        Table = "users"
+	Roles        Table = "roles"
+	Access       Table = "access"
+	Approvals    Table = "approvals"
 	Audit        Table = "audit"
 	Origins      Table = "origins"
 	// AuditSegments are the rows of sealed segments, AuditCheckpoints what was signed since the last of them.
@@ -151,6 +155,10 @@ func schema() *memdb.DBSchema {
 		table(Orders, field("ID"), by(indexHost, "Host")),
 		table(Certificates, field("Host")),
 		table(Entries, field("Key")),
+		table(Users, field("ID"), by(indexTenant, "Tenant")),
+		table(Roles, field("Key"), by(indexTenant, "Tenant")),
+		table(Access, field("ID")),
+		table(Approvals, field("ID")),
 		table(Origins, field("Host")),
 		table(Audit, &memdb.UintFieldIndex{Field: "Seq"}, auditOfTenant),
 		table(AuditSegments, &memdb.UintFieldIndex{Field: "From"}),
@@ -235,11 +243,13 @@ func (t *Tx) PutEntry(e fleet.Entry) { put(t, Entries, e) }
 // DeleteMember removes a member.
 func (t *Tx) DeleteMember(id fleet.MemberID) { del(t, Members, indexID, string(id)) }
 
-// DeleteTenant removes a tenant with its tokens and rules.
+// DeleteTenant removes a tenant with its tokens, rules, users and roles.
 func (t *Tx) DeleteTenant(id fleet.TenantID) {
 	del(t, Tenants, indexID, string(id))
 	del(t, Tokens, indexTenant, string(id))
 	del(t, Rules, indexTenant, string(id))
+	del(t, Users, indexTenant, string(id))
+	del(t, Roles, indexTenant, string(id))
 }
 
 // DeleteToken removes an API token.

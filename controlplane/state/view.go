@@ -130,10 +130,12 @@ func (v *View) Token(id fleet.TokenID) (fleet.TokenRecord, bool) {
 	return get[fleet.TokenRecord](v, Tokens, indexID, string(id))
 }
 
-// TokensAfter lists at most limit tokens of one tenant, or of all for the empty tenant, with ids after cursor.
-func (v *View) TokensAfter(tenant fleet.TenantID, cursor string, limit int) []fleet.TokenRecord {
-	return after(v, Tokens, cursor, limit, func(t fleet.TokenRecord) string { return string(t.ID) },
-		func(t fleet.TokenRecord) bool { return tenant == "" || t.Tenant == tenant })
+// TokensAfter lists at most limit tokens of one tenant, or of all for the empty tenant, with ids after cursor; which of
+// them is for keep to say, if there is one.
+func (v *View) TokensAfter(tenant fleet.TenantID, cursor string, limit int, keep ...func(fleet.Token) bool) []fleet.TokenRecord {
+	return after(v, Tokens, cursor, limit, func(t fleet.TokenRecord) string { return string(t.ID) }, func(t fleet.TokenRecord) bool {
+		return (tenant == "" || t.Tenant == tenant) && (len(keep) == 0 || keep[0](t.Token))
+	})
 }
 
 // Host returns a host.

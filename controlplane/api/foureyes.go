@@ -48,8 +48,6 @@ func (a *API) powerful(roles []fleet.RoleName) bool {
 }
 
 // heldError answers a request that waits for a second person: 202, with the approval.
-//
-//nolint:errname // an answer to huma, not an error of ours
 type heldError struct{ fleet.Approval }
 
 // Error implements error.

@@ -81,9 +81,9 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, c *caller) error {
 	c.request = r
 	ctx, span := a.o.Telemetry.Tracer.Start(context.WithValue(r.Context(), callerKey{}, *c), op.pattern())
 	defer span.End()
-	r, leave := a.withSession(r.WithContext(ctx), c)
+	ctx, leave := a.withSession(ctx, r.Method, c)
 	defer leave()
-	ctx = r.Context()
+	r = r.WithContext(ctx)
 	switch {
 	case local:
 		a.mux.ServeHTTP(w, r)

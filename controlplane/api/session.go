@@ -62,12 +62,11 @@ func (s *sessions) sweep(good func(fleet.TokenID) bool) {
 }
 
 // withSession ties a read to its token; what changes something is held against the token when it is applied.
-func (a *API) withSession(r *http.Request, c *caller) (*http.Request, func()) {
-	if c.token.ID == "" || r.Method != http.MethodGet {
-		return r, func() {}
+func (a *API) withSession(ctx context.Context, method string, c *caller) (inner context.Context, leave func()) {
+	if c.token.ID == "" || method != http.MethodGet {
+		return ctx, func() {}
 	}
-	ctx, leave := a.sessions.enter(r.Context(), c.token.ID)
-	return r.WithContext(ctx), leave
+	return a.sessions.enter(ctx, c.token.ID)
 }
 
 func (a *API) sweep() {

@@ -22,7 +22,7 @@ const Name = "controlplane"
 const About = "writes, reads, failover, planned transfer and a large state of three members, beside etcd"
 
 // Parts names the parts in the order in which they run.
-var Parts = []string{"etcd", "bare", "api", "transfer", "failover"}
+var Parts = []string{"etcd", "bare", "api", "transfer", "failover", "state"}
 
 // The load, the same on both sides.
 const (
@@ -49,7 +49,7 @@ func Run(ctx context.Context, e *harness.Env, rep *report.Report) error {
 	steps := []struct {
 		part string
 		run  func(context.Context) error
-	}{{"etcd", r.etcd}, {"bare", r.bare}, {"cluster", r.cluster}}
+	}{{"etcd", r.etcd}, {"bare", r.bare}, {"cluster", r.cluster}, {"state", r.state}}
 	for _, s := range steps {
 		if s.part != "cluster" && !e.Wants(s.part) {
 			continue

@@ -45,6 +45,9 @@ func (m *Member) API() string { return net.JoinHostPort(m.Host, portAPI) }
 // URL is the base URL of the member's API.
 func (m *Member) URL() string { return "https://" + m.API() }
 
+// Raft is the address of the member's Raft port.
+func (m *Member) Raft() string { return net.JoinHostPort(m.Host, portRaft) }
+
 // Data is the member's data directory.
 func (m *Member) Data() string { return m.data }
 

@@ -38,14 +38,29 @@ type trackedFSM struct {
 // Apply implements raft.FSM. A panic of the state machine is left to end the process (see the package comment); the
 // line written first says where it stood.
 func (f *trackedFSM) Apply(l *raft.Log) any {
+	return f.ApplyBatch([]*raft.Log{l})[0]
+}
+
+// ApplyBatch implements raft.BatchingFSM. The commands of a batch are applied one by one; that they are is written down,
+// and told to those who wait, once.
+func (f *trackedFSM) ApplyBatch(logs []*raft.Log) []any {
+	results := make([]any, len(logs))
 	f.mu.Lock()
-	f.passed = l.Index
-	known := l.Index <= f.recovered
+	recovered := f.recovered
+	f.passed = logs[len(logs)-1].Index
 	f.mu.Unlock()
-	if known {
-		return nil // nobody waits for it: it was proposed before this start
+	last := uint64(0)
+	for i, l := range logs {
+		if l.Type != raft.LogCommand || l.Index <= recovered {
+			continue // nobody waits for what was proposed before this start
+		}
+		results[i] = f.apply(l)
+		last = l.Index
 	}
-	return f.apply(l)
+	if last > 0 {
+		f.reached(last)
+	}
+	return results
 }
 
 func (f *trackedFSM) apply(l *raft.Log) any {
@@ -59,20 +74,24 @@ func (f *trackedFSM) apply(l *raft.Log) any {
 	result := f.fsm.Apply(l)
 	done = true
 	f.observe(time.Since(start))
+	return result
+}
+
+// reached notes that the command at index was applied.
+func (f *trackedFSM) reached(index uint64) {
 	if f.mark != nil {
-		if err := f.mark.raise(l.Index); err != nil {
+		if err := f.mark.raise(index); err != nil {
 			f.log.DebugContext(context.Background(), "mark of the state machine lags", "err", err)
 		}
 	}
 
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.applied = l.Index
+	f.applied = index
 	if f.changed != nil {
 		close(f.changed)
 		f.changed = nil
 	}
-	return result
 }
 
 // resume gives the state machine what it had when the process ended: the newest snapshot and the commands behind it,
@@ -102,6 +121,7 @@ func (f *trackedFSM) resume(p parts, marked uint64) error {
 			return fmt.Errorf("read log entry %d: %w", next, err)
 		case l.Type == raft.LogCommand:
 			f.apply(&l)
+			f.reached(next)
 			f.recovered = next
 		}
 	}

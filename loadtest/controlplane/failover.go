@@ -18,7 +18,7 @@ const retryPause = 2 * time.Millisecond
 
 // failover kills the leader with SIGKILL, again and again, and measures the time to the next acknowledged write.
 func (r *run) failover(ctx context.Context, w *wire) error {
-	rounds := harness.Pick(r.env, 50, 4)
+	rounds := harness.Pick(r.env, 50, 4, 1)
 	var took harness.Samples
 	for i := range rounds {
 		leader, err := w.cluster.Leader(ctx)

@@ -35,8 +35,9 @@ func (r *run) seed(ctx context.Context, m *harness.Member, n int) error {
 	store := state.New()
 	node, err := consensus.Open(consensus.Options{ //nolint:contextcheck // a member lives longer than its start
 		Dir: filepath.Join(m.Data(), "raft"), Member: m.ID, Bind: m.Raft(), FSM: fsm.New(store), Telemetry: observability.Discard(),
-		ServerTLS: &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS13},
-		ClientTLS: &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13},
+		TrailingLogs: 1, // what the log says must not be all that others get
+		ServerTLS:    &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS13},
+		ClientTLS:    &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13},
 	})
 	if err != nil {
 		return fmt.Errorf("open the log of %s: %w", m.ID, err)
@@ -55,6 +56,10 @@ func (r *run) seed(ctx context.Context, m *harness.Member, n int) error {
 // seedTenants own what fill makes; the API's load changes the first of them.
 const seedTenants = objects
 
+func seedHost(i int) fleet.HostName {
+	return fleet.HostName(fmt.Sprintf("h%d.customer-%d.example", i, i%seedTenants))
+}
+
 // fill adds n objects: tenants, and hosts, their labels and rules in equal parts. (The audit log is no part of them: its
 // old entries leave the state.)
 func fill(store *state.Store, n int) {
@@ -66,7 +71,7 @@ func fill(store *state.Store, n int) {
 		tx.PutTenant(fleet.Tenant{ID: fleet.TenantID(tenant(i)), Spec: fleet.TenantSpec{Name: "load", Form: fleet.SecurityEdge, Group: fleet.DefaultGroup}, Meta: meta})
 	}
 	for i := range (n - seedTenants) / 3 {
-		of, name := fleet.TenantID(tenant(i)), fleet.HostName(fmt.Sprintf("h%d.customer-%d.example", i, i%seedTenants))
+		of, name := fleet.TenantID(tenant(i)), seedHost(i)
 		label := fmt.Sprintf("l%011d", i)
 		spec := fleet.HostSpec{Mode: fleet.ModeBlock, Origins: []fleet.Origin{{URL: "https://203.0.113.10"}}}
 		tx.PutHost(fleet.Host{Name: name, Tenant: of, Spec: spec, Desired: fleet.HostDesired{Label: label}, Meta: meta})

@@ -21,7 +21,7 @@ const (
 // transfer hands leadership over as planned while clients write by every member, and measures the longest time in which
 // no write was acknowledged. No write may fail, and nothing is repeated.
 func (r *run) transfer(ctx context.Context, w *wire) error {
-	rounds := harness.Pick(r.env, 30, 5)
+	rounds := harness.Pick(r.env, 30, 5, 1)
 	r.env.Say("planned transfers")
 	if err := w.handOver(ctx); err != nil {
 		r.rep.Fail("planned transfer", "ms", "leadership could not be handed over: "+err.Error())

@@ -31,6 +31,8 @@ type Options struct {
 	Binaries string
 	// Short asks for an end within 50 seconds.
 	Short bool
+	// Smoke makes everything as small as it gets: it shows that the scenario works, and its numbers mean nothing.
+	Smoke bool
 	// Only names the parts to run; empty means all.
 	Only []string
 	// Keep leaves the directory behind.
@@ -95,9 +97,12 @@ func (e *Env) Say(format string, args ...any) {
 // Wants says whether a part is to be run.
 func (e *Env) Wants(part string) bool { return len(e.Only) == 0 || slices.Contains(e.Only, part) }
 
-// Pick is the value for a full run or for a short one.
-func Pick[T any](e *Env, full, short T) T {
-	if e.Short {
+// Pick is the value for a full run, for a short one, or for one that only shows that the scenario works.
+func Pick[T any](e *Env, full, short, smoke T) T {
+	switch {
+	case e.Smoke:
+		return smoke
+	case e.Short:
 		return short
 	}
 	return full

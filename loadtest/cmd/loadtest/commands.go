@@ -103,6 +103,8 @@ func run() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.Short, "short", false, "end within 50 seconds: shorter loads, fewer rounds, a smaller state")
+	f.BoolVar(&o.Smoke, "smoke", false, "as small as it gets: shows that the scenario works, the numbers mean nothing")
+	_ = f.MarkHidden("smoke") // fails for an unknown flag only
 	f.StringVarP(&format, "output", "o", "table", "table or json")
 	f.StringVar(&out, "out", "", "write the report, as JSON, to this file too")
 	f.StringSliceVar(&o.Only, "only", nil, "run only these parts (see list)")

@@ -62,7 +62,9 @@ func Run(ctx context.Context, e *harness.Env, rep *report.Report) error {
 }
 
 // warm and measured are the times of one load.
-func (r *run) warm() time.Duration { return harness.Pick(r.env, 2*time.Second, 500*time.Millisecond, 100*time.Millisecond) }
+func (r *run) warm() time.Duration {
+	return harness.Pick(r.env, 2*time.Second, 500*time.Millisecond, 100*time.Millisecond)
+}
 
 func (r *run) measured() time.Duration {
 	return harness.Pick(r.env, 10*time.Second, 2*time.Second, 300*time.Millisecond)

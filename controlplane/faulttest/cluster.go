@@ -17,6 +17,7 @@ import (
 
 	"github.com/edgefleet/edgefleet/controlplane/api"
 	"github.com/edgefleet/edgefleet/controlplane/command"
+	"github.com/edgefleet/edgefleet/controlplane/consensus"
 	"github.com/edgefleet/edgefleet/controlplane/keys"
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/fleet/head"
@@ -276,6 +277,9 @@ func (c *Cluster) Rest() ([]Standing, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
+	if err := c.await(ctx, "every member has a vote", func() bool { return c.everyoneVotes(ctx) }); err != nil {
+		return nil, err
+	}
 	rng := mathrand.New(mathrand.NewPCG(1, 1)) //nolint:gosec // a delay
 	for _, id := range c.ids {
 		err := c.await(ctx, string(id)+" answers a linearizable read", func() bool {
@@ -315,6 +319,26 @@ func (c *Cluster) Rest() ([]Standing, error) {
 		out = append(out, s)
 	}
 	return out, err
+}
+
+// everyoneVotes adds members that have no vote, as far as the leader knows, and reports whether there was none.
+func (c *Cluster) everyoneVotes(ctx context.Context) bool {
+	leader := c.members[c.leader()].running()
+	if leader == nil || !leader.node.IsLeader() {
+		return false
+	}
+	servers, err := leader.node.Servers()
+	if err != nil {
+		return false
+	}
+	all := true
+	for _, id := range c.ids {
+		if !slices.Contains(servers, consensus.Server{ID: id, Address: string(id), Suffrage: consensus.Voter}) {
+			all = false
+			c.readmit(ctx, id)
+		}
+	}
+	return all
 }
 
 // Close stops everything and returns what the harness could not do.

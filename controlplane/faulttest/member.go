@@ -196,6 +196,7 @@ func (p *process) kill() {
 	}
 	p.mount.kill()
 	p.cluster.Net.Leave(p.id)
+	p.end()
 }
 
 // stop kills the process and waits for its goroutines.
@@ -203,7 +204,6 @@ func (p *process) stop() {
 	p.kill()
 	// Raft forgets, without an answer, what it was asked while it was writing when it is shut down: let it come to rest.
 	time.Sleep(settling)
-	p.end()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	defer cancel()
 	if err := p.node.Crash(ctx); err != nil && !errors.Is(err, ErrCut) {
@@ -316,6 +316,10 @@ func (m *member) handle(r *http.Request) (*http.Response, error) {
 	if p == nil || p.dead.Load() || p.api.Load() == nil {
 		return nil, errNobody
 	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(p.ctx, cancel)() // the connection ends with the process
+	r = r.WithContext(ctx)
 	rec := httptest.NewRecorder()
 	done := make(chan struct{})
 	p.owned.Go(func() {

@@ -45,6 +45,8 @@ const (
 	OddDisk Fault = "disk that fails after it stored"
 	// Clock sets the victim's clock off, by hours either way.
 	Clock Fault = "clock jump"
+	// Resize takes the victim out of the Raft configuration, and adds it again.
+	Resize Fault = "removal and return"
 	// Snap makes the victim take a snapshot.
 	Snap Fault = "snapshot"
 )
@@ -52,7 +54,7 @@ const (
 // processFaults and sideFaults come at one time; of each kind one after another.
 var (
 	processFaults = []Fault{Crash, CrashAt, CrashAt, Stop, CrashAll, Pause, Isolate, Split, Deaf, Mute, Flap, SlowNet}
-	sideFaults    = []Fault{SlowDisk, BadDisk, OddDisk, Clock, Snap}
+	sideFaults    = []Fault{SlowDisk, BadDisk, OddDisk, Clock, Snap, Resize}
 )
 
 // amounts are the least and most that a clock is set off by, or that each append or piece takes.
@@ -178,9 +180,11 @@ func (c *Cluster) inflict(ctx context.Context, s Step, victim *member) {
 		hold()
 		c.revive(victim)
 	case CrashAll:
+		var all sync.WaitGroup
 		for _, id := range c.ids {
-			c.members[id].down((*process).stop)
+			all.Go(func() { c.members[id].down((*process).stop) })
 		}
+		all.Wait()
 		for _, i := range s.Order {
 			_ = sleep(ctx, s.For/time.Duration(len(s.Order)))
 			c.revive(c.members[c.ids[i]])
@@ -201,6 +205,15 @@ func (c *Cluster) inflict(ctx context.Context, s Step, victim *member) {
 	case Clock:
 		victim.skew.Store(int64(s.By))
 		hold()
+	case Resize:
+		limit, cancel := context.WithTimeout(ctx, s.For)
+		defer cancel()
+		if leader := c.members[c.leader()].running(); leader != nil {
+			err := leader.node.Remove(limit, victim.id) // which fails under a partition, or is not known to have worked
+			c.note("%s: removed by %s: %v", victim.id, leader.id, err)
+		}
+		hold()
+		c.readmit(ctx, victim.id)
 	case Snap:
 		if p != nil {
 			_ = p.node.Snapshot() // a member that is down has none to take
@@ -212,6 +225,17 @@ func (c *Cluster) inflict(ctx context.Context, s Step, victim *member) {
 func (c *Cluster) revive(m *member) {
 	if err := m.up(); err != nil {
 		c.fail("%w", err)
+	}
+}
+
+// readmit asks whoever leads, once, to give the member its vote.
+func (c *Cluster) readmit(ctx context.Context, id fleet.MemberID) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if leader := c.members[c.leader()].running(); leader != nil {
+		if err := leader.node.AddVoter(ctx, id, string(id)); err != nil {
+			c.note("%s: not added again by %s: %v", id, leader.id, err)
+		}
 	}
 }
 

@@ -242,7 +242,7 @@ func (m *member) startAPI(ctx context.Context, ln net.Listener) {
 		Member: m.c.Member, State: m.state, Consensus: m.raft, Keys: m.keys, Library: m.lib, Events: m.events, Audit: m.audit,
 		Report: m.nodes.Report, Checks: m.checks, PointsHere: m.pointsHere,
 		Recheck: m.recheck,
-		Forward: m.forward, ClientCAs: m.trust.clientCAs, Telemetry: m.tel, Now: time.Now,
+		Scratch: m.c.DataDir, Forward: m.forward, ClientCAs: m.trust.clientCAs, Telemetry: m.tel, Now: time.Now,
 	})
 	m.serve(ctx, "api", ln, a.Server(m.trust.apiSource))
 	m.parts.Start(ctx, "api access", a.Run)

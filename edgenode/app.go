@@ -112,7 +112,7 @@ func (w *worker) openState(ctx context.Context) error {
 	trust := o.Identity.Trust
 	var err error
 	w.store, err = config.Open(config.Options{
-		Dir: o.Settings.StateDir(), Node: trust.Node, Group: trust.Group, HeadKeys: o.Identity.HeadKeys, HPKEPrivate: o.Identity.HPKE,
+		Dir: o.Settings.StateDir(), Node: trust.Node, Group: trust.Group, Cluster: trust.Cluster, Incarnation: trust.Incarnation, HeadKeys: o.Identity.HeadKeys, RecoveryKey: trust.RecoveryKey, HPKEPrivate: o.Identity.HPKE,
 		Certificates: w.table, OwnAddresses: o.Settings.Addresses, Telemetry: o.Telemetry,
 	})
 	if err != nil {

@@ -67,9 +67,11 @@ type KeyEnvelope struct {
 
 // HeadSet answers a poll: all heads of the node, the group key, and where the members are now.
 type HeadSet struct {
-	Heads    []SignedHead `json:"heads"`
-	Envelope *KeyEnvelope `json:"envelope,omitempty"`
-	Members  []Endpoints  `json:"members,omitempty"`
+	Heads []SignedHead `json:"heads"`
+	// Incarnation is the statement of the cluster's incarnation; nil in the first.
+	Incarnation *SignedIncarnation `json:"incarnation,omitempty"`
+	Envelope    *KeyEnvelope       `json:"envelope,omitempty"`
+	Members     []Endpoints        `json:"members,omitempty"`
 }
 
 // Endpoints are the addresses of one member that a node uses.

@@ -47,6 +47,7 @@ type fixture struct {
 	cluster  fleet.ClusterRecord
 	keys     *keys.Keys
 	operator string
+	recovery ed25519.PrivateKey
 	members  []*member
 	// pointing and pointingErr are what DNS says of every host.
 	pointing    atomic.Bool
@@ -199,8 +200,9 @@ func open(t *testing.T, n int, change ...func(*http.Server)) *fixture {
 	f := &fixture{t: t, log: &sharedLog{}, reports: make(chan fleet.Report, 16)}
 	kek, err := keyring.NewKEK()
 	must(t, err)
-	recovery, _, err := ed25519.GenerateKey(rand.Reader)
+	recovery, private, err := ed25519.GenerateKey(rand.Reader)
 	must(t, err)
+	f.recovery = private
 	f.cluster, err = keys.Generate("c-test", "edge.example", kek, recovery, time.Now())
 	must(t, err)
 	f.keys, err = keys.Open(f.cluster, kek)

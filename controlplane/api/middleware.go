@@ -75,7 +75,9 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, c *caller) error {
 	if op.scope != public && c.anonymous() {
 		return a.authorize(op, *c, "") // before a byte of the body is read
 	}
-	if err := a.readBody(w, r); err != nil {
+	if op.upload > 0 {
+		r.Body = a.uploaded(w, r, op.upload)
+	} else if err := a.readBody(w, r); err != nil {
 		return err
 	}
 	c.request = r

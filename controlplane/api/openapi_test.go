@@ -169,7 +169,7 @@ func TestTheSchemasSayWhatIsOnTheWire(t *testing.T) {
 	}
 	for path, methods := range d.Paths {
 		for method, op := range methods {
-			if op.RequestBody == nil {
+			if op.RequestBody == nil || op.ID == "snapshot-restore" { // which takes a file
 				continue
 			}
 			ref := strings.TrimPrefix(op.RequestBody.Content["application/json"].Schema.Ref, "#/components/schemas/")

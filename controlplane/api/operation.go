@@ -56,6 +56,8 @@ type operation struct {
 	status int
 	// held operations change an object that exists, at the revision that the caller has read.
 	held bool
+	// upload is how many bytes of a body the handler reads itself, as they arrive; 0: the body is JSON and read before.
+	upload int64
 	// audit is the command that the operation leaves in the audit log.
 	audit command.Type
 }
@@ -139,6 +141,7 @@ type Empty struct{}
 // handle registers an operation. The handler runs after authorisation and gets an error mapped to a problem.
 func handle[I, O any](a *API, op operation, h func(ctx context.Context, in *I) (*O, error)) {
 	_, body := reflect.TypeFor[I]().FieldByName("Body")
+	body = body || op.upload > 0
 	o := huma.Operation{
 		OperationID: op.id, Method: op.method, Path: op.path, Summary: op.summary, DefaultStatus: op.status,
 		Tags:         []string{"v1"},

@@ -190,7 +190,7 @@ func (l *Library) HeadSet(id fleet.NodeID) (fleet.HeadSet, error) {
 	if err != nil {
 		return fleet.HeadSet{}, fmt.Errorf("seal group key to node %s: %w", n.ID, err)
 	}
-	return fleet.HeadSet{Heads: heads, Envelope: &env, Members: Endpoints(v)}, nil
+	return fleet.HeadSet{Heads: heads, Incarnation: v.Statement(), Envelope: &env, Members: Endpoints(v)}, nil
 }
 
 // Endpoints are the members' addresses as nodes use them.

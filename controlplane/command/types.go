@@ -51,6 +51,10 @@ const (
 	TypeApprovalPut
 	TypeApprovalDecide
 	TypeApprovalFinish
+	TypeSnapshotStage
+	TypeClusterRestore
+	TypeIncarnationStart
+	TypeDrillPut
 )
 
 var names = map[Type]string{
@@ -70,6 +74,8 @@ var names = map[Type]string{
 	TypeJoinTokensReap: "join_tokens_reap",
 	TypeUserPut:        "user_put", TypeUserDelete: "user_delete", TypeRolePut: "role_put", TypeRoleDelete: "role_delete", TypeTokenIssue: "token_issue",
 	TypeTokensUsed: "tokens_used", TypeAccessPut: "access_put", TypeApprovalPut: "approval_put", TypeApprovalDecide: "approval_decide", TypeApprovalFinish: "approval_finish",
+	TypeSnapshotStage: "snapshot_stage", TypeClusterRestore: "cluster_restore", TypeIncarnationStart: "incarnation_start",
+	TypeDrillPut: "drill_put",
 }
 
 // String is the command's stable name, as it stands in the audit log.
@@ -135,4 +141,8 @@ var bodies = map[Type]func() Body{
 	TypeApprovalPut:       func() Body { return &ApprovalPut{} },
 	TypeApprovalDecide:    func() Body { return &ApprovalDecide{} },
 	TypeApprovalFinish:    func() Body { return &ApprovalFinish{} },
+	TypeSnapshotStage:     func() Body { return &SnapshotStage{} },
+	TypeClusterRestore:    func() Body { return &ClusterRestore{} },
+	TypeIncarnationStart:  func() Body { return &IncarnationStart{} },
+	TypeDrillPut:          func() Body { return &DrillPut{} },
 }

@@ -161,6 +161,14 @@ func (p *processor) apply(b command.Body) (any, error) {
 		return nil, p.auditCheckpoint(b)
 	case *command.JoinTokensReap:
 		return nil, p.joinTokensReap(b)
+	case *command.SnapshotStage:
+		return nil, p.snapshotStage(b)
+	case *command.ClusterRestore:
+		return p.clusterRestore(b)
+	case *command.IncarnationStart:
+		return p.incarnationStart(b)
+	case *command.DrillPut:
+		return p.drillPut(b)
 	}
 	if obj, known, err := p.access(b); known {
 		return obj, err

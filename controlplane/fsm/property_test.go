@@ -64,6 +64,9 @@ func (d dice) command() command.Body {
 	if d.IntN(6) == 0 {
 		return d.access()
 	}
+	if d.IntN(12) == 0 {
+		return d.disasters()
+	}
 	switch d.IntN(4) {
 	case 0:
 		return d.people()
@@ -108,7 +111,7 @@ func (d dice) people() command.Body {
 }
 
 func (d dice) machines() command.Body {
-	switch d.IntN(10) {
+	switch d.IntN(12) {
 	case 0:
 		return command.MemberPut{Member: fleet.Member{ID: d.member(), API: pick(d, "a", "b")}}
 	case 1:
@@ -125,7 +128,7 @@ func (d dice) machines() command.Body {
 		return command.NodeEnrol{Token: d.join(), ID: d.node(), Spec: fleet.NodeSpec{Addresses: d.addrs()}}
 	case 5:
 		return command.NodeRenew{ID: d.node(), SPKI: pick(d, "a", "b")}
-	case 6:
+	case 6, 10, 11:
 		return command.NodePut{Put: d.put(), ID: d.node(), Spec: fleet.NodeSpec{Group: d.group(), Region: "eu", Addresses: d.addrs()}}
 	case 7:
 		return command.NodeRevoke{ID: d.node()}
@@ -189,7 +192,7 @@ const passedOver = -1
 // audited is how many audit entries an accepted command leaves.
 func audited(b command.Body) int {
 	switch b := b.(type) {
-	case command.HostObserve, command.NodesReport, command.AuditSeal, command.AuditDrop, command.AuditCheckpoint, command.TokensUsed:
+	case command.HostObserve, command.NodesReport, command.AuditSeal, command.AuditDrop, command.AuditCheckpoint, command.TokensUsed, command.SnapshotStage:
 		return 0
 	case command.HeadsAdvance:
 		return len(b.Heads)

@@ -130,7 +130,10 @@ func holdsSecret(t testing.TB, e fleet.AuditEntry) bool {
 func clusterInit() command.ClusterInit {
 	return command.ClusterInit{
 		Cluster: fleet.ClusterRecord{
-			Cluster: fleet.Cluster{ID: "c1", Zone: "edge.example.net", MemberCA: "pem", AuditKey: auditKey().Public().(ed25519.PublicKey)},
+			Cluster: fleet.Cluster{
+				ID: "c1", Zone: "edge.example.net", MemberCA: "pem", AuditKey: auditKey().Public().(ed25519.PublicKey),
+				HeadKeys: [][]byte{headKey}, RecoveryKey: publicOf(recoveryKey),
+			},
 			Secrets: map[fleet.SecretName]fleet.Sealed{fleet.SecretHeadKey: sealedSecret(), fleet.SecretNodeCA: sealedSecret()},
 		},
 		Member: fleet.Member{ID: "m1", API: "127.0.0.1:1"},

@@ -104,6 +104,9 @@ const (
 	// AuditSegments are the rows of sealed segments, AuditCheckpoints what was signed since the last of them.
 	AuditSegments    Table = "audit_segments"
 	AuditCheckpoints Table = "audit_checkpoints"
+	Incarnations     Table = "incarnations"
+	Staged           Table = "staged"
+	Drills           Table = "drills"
 )
 
 const (
@@ -163,6 +166,9 @@ func schema() *memdb.DBSchema {
 		table(Audit, &memdb.UintFieldIndex{Field: "Seq"}, auditOfTenant),
 		table(AuditSegments, &memdb.UintFieldIndex{Field: "From"}),
 		table(AuditCheckpoints, &memdb.UintFieldIndex{Field: "Seq"}),
+		table(Incarnations, &memdb.UintFieldIndex{Field: "Number"}),
+		table(Staged, &memdb.UintFieldIndex{Field: "Seq"}),
+		table(Drills, field("ID")),
 	} {
 		s.Tables[t.Name] = t
 	}

@@ -33,6 +33,7 @@ func (s *Store) Apply(ctx context.Context, set fleet.HeadSet, fetch Fetch) []fle
 		log.WarnContext(ctx, "head set has too many heads", "heads", len(set.Heads))
 		return nil
 	}
+	s.follow(ctx, set.Incarnation)
 	keys, err := s.keys.with(set.Envelope, s.options)
 	if err != nil {
 		log.WarnContext(ctx, "key envelope refused", "err", err)
@@ -69,7 +70,7 @@ type verified struct {
 // verify returns the heads that are signed and meant for this node in the order of application, and NACKs for the others.
 func (s *Store) verify(ctx context.Context, signed []fleet.SignedHead) (heads []verified, refused []fleet.HeadReport) {
 	for _, sh := range signed {
-		h, err := head.Verify(sh, s.options.HeadKeys)
+		h, err := s.ofThisIncarnation(sh)
 		if err == nil {
 			err = s.forUs(h)
 		}

@@ -29,6 +29,8 @@ type record struct {
 	Kinds  map[fleet.HeadKind]recordKind `json:"kinds"`
 	// Envelopes hold the group keys that the certificates named by Kinds need, by epoch.
 	Envelopes []fleet.KeyEnvelope `json:"envelopes,omitempty"`
+	// Incarnations are the statements that verify the heads above, and the newest.
+	Incarnations []fleet.SignedIncarnation `json:"incarnations,omitempty"`
 }
 
 // recordKind is the head that is served and the one before it.

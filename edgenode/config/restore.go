@@ -35,6 +35,7 @@ func (s *Store) restore() {
 			s.keys = keys
 		}
 	}
+	s.restoreAnchors(ctx, records)
 	for _, kind := range fleet.HeadKinds {
 		s.restoreKind(ctx, kind, candidates(records, kind))
 	}
@@ -135,7 +136,7 @@ func (s *Store) lostHead(kind fleet.HeadKind) head.Head {
 
 // stored verifies a head from disk as if it came from the network.
 func (s *Store) stored(signed fleet.SignedHead, kind fleet.HeadKind) (head.Head, error) {
-	h, err := head.Verify(signed, s.options.HeadKeys)
+	h, err := s.ofAnyIncarnation(signed)
 	if err != nil {
 		return head.Head{}, err
 	}

@@ -23,8 +23,13 @@ type Options struct {
 	// Node and Group are whose heads are accepted.
 	Node  fleet.NodeID
 	Group fleet.GroupName
-	// HeadKeys verify heads.
-	HeadKeys []ed25519.PublicKey
+	// Cluster is the cluster that the node enrolled in.
+	Cluster fleet.ClusterID
+	// Incarnation was the cluster's at enrolment, and HeadKeys verify its heads; RecoveryKey verifies the statement of a
+	// later one.
+	Incarnation uint64
+	HeadKeys    []ed25519.PublicKey
+	RecoveryKey []byte
 	// HPKEPrivate opens the group key's envelope.
 	HPKEPrivate []byte
 	// Certificates is the table that handshakes read; the store is its only writer.
@@ -57,8 +62,10 @@ type Store struct {
 	reports  map[fleet.HeadKind]fleet.HeadReport
 
 	// mu is held while a head set is applied. The fields below belong to its holder.
-	mu      sync.Mutex
-	keys    keyset
+	mu   sync.Mutex
+	keys keyset
+	// anchors are the incarnations that are known, the current one last.
+	anchors []anchor
 	current map[fleet.HeadKind]*tree
 	// previous is kept on disk to fall back to; its bundles are not decoded.
 	previous map[fleet.HeadKind]*tree
@@ -69,6 +76,7 @@ type Store struct {
 // Open loads the last-known-good state and serves it at once. Damaged state is never a reason not to start: the previous
 // heads are used instead, or what is whole of them, and Reports says so. It fails only when the directory cannot be used.
 func Open(o Options) (*Store, error) {
+	o.Incarnation = max(o.Incarnation, 1) // which they count from
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
@@ -82,6 +90,7 @@ func Open(o Options) (*Store, error) {
 		keys:    keyset{},
 		current: map[fleet.HeadKind]*tree{}, previous: map[fleet.HeadKind]*tree{}, floor: map[fleet.HeadKind]head.Head{},
 	}
+	s.anchors = []anchor{{number: o.Incarnation, keys: o.HeadKeys}}
 	s.metrics = newMetrics(s, o.Telemetry)
 	s.restore()
 	s.publish()
@@ -184,7 +193,7 @@ func (s *Store) forUs(h head.Head) error {
 
 // record is what goes to disk.
 func (s *Store) record() record {
-	r := record{Kinds: map[fleet.HeadKind]recordKind{}, Envelopes: s.keys.envelopes()}
+	r := record{Kinds: map[fleet.HeadKind]recordKind{}, Envelopes: s.keys.envelopes(), Incarnations: s.statements()}
 	for _, kind := range slices.Sorted(slices.Values(fleet.HeadKinds)) {
 		t := s.current[kind]
 		if t == nil {

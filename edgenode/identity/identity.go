@@ -149,8 +149,15 @@ func Save(dir string, k Keys, r fleet.EnrolResponse) error {
 	return nil
 }
 
-// Renew replaces the certificate with its key, and what is trusted.
+// Renew replaces the certificate with its key, and what is trusted but for what enrolment pinned: whose heads are obeyed
+// is changed by the recovery key, not by whoever answers renewals.
 func Renew(dir string, keyPEM []byte, r fleet.EnrolResponse) error {
+	if b, err := os.ReadFile(filepath.Join(dir, trustFile)); err == nil {
+		var pinned fleet.EnrolResponse
+		if json.Unmarshal(b, &pinned) == nil && len(pinned.RecoveryKey) > 0 {
+			r.Incarnation, r.HeadKeys, r.RecoveryKey = pinned.Incarnation, pinned.HeadKeys, pinned.RecoveryKey
+		}
+	}
 	check := Identity{Trust: r}
 	if err := check.trust(); err != nil {
 		return fmt.Errorf("answer of the control plane: %w", err)

@@ -42,6 +42,11 @@ func SecretAAD(cluster fleet.ClusterID, name fleet.SecretName) []byte {
 	return []byte(encode("edgefleet secret", []byte(cluster), []byte(name)))
 }
 
+// SnapshotAAD is the additional data of the seal of a cluster's snapshots.
+func SnapshotAAD(cluster fleet.ClusterID) []byte {
+	return []byte(encode("edgefleet snapshot", []byte(cluster)))
+}
+
 // encode joins a purpose and its parts, each behind its length, so that no two lists have the same encoding.
 func encode(purpose string, parts ...[]byte) string {
 	b := binary.BigEndian.AppendUint64(nil, uint64(len(purpose)))

@@ -28,7 +28,7 @@ func command() *cobra.Command {
 		Short: "One member of the Edgefleet control plane",
 		Long:  "One member of the Edgefleet control plane.\n\nRun init once on the first host, join on the others, then run on all. docs/configuration.md describes the file.",
 	}
-	root.AddCommand(initCommand(), joinCommand(), runCommand(), openAPICommand())
+	root.AddCommand(initCommand(), joinCommand(), runCommand(), recoverCommand(), openAPICommand())
 	return root
 }
 
@@ -52,9 +52,15 @@ func initCommand() *cobra.Command {
 		Short: "Make a new cluster of one member: CAs, keys, the first operator token",
 		Long: "Make a new cluster of one member in an empty data directory: its certificate authorities and keys, and the first\n" +
 			"operator token. The key-encryption key is made if kek_file does not exist. Run it once, on one host.",
-		Example: "  controlplane init --config /etc/edgefleet/controlplane.yaml",
+		Example: "  controlplane init --config /etc/edgefleet/controlplane.yaml\n" +
+			"  controlplane init --config /etc/edgefleet/controlplane.yaml --from-snapshot edgefleet.snapshot --recovery-key recovery.key",
 	}
+	from := c.Flags().String("from-snapshot", "", "bring back the cluster of this snapshot, with its key-encryption key, instead of making a new one")
+	flags := addRebirthFlags(c)
 	return withConfig(c, func(cmd *cobra.Command, cfg controlplane.Config) error {
+		if *from != "" {
+			return initFromSnapshot(cmd, cfg, *from, flags)
+		}
 		out, err := controlplane.Init(cmd.Context(), cfg)
 		if err != nil {
 			return err

@@ -90,7 +90,7 @@ func (l *Loop) tell(v *state.View) error {
 		if err != nil {
 			return fmt.Errorf("sign heads of group %s: %w", g.Name, err)
 		}
-		data, err := json.Marshal(fleet.HeadSet{Heads: signed})
+		data, err := json.Marshal(fleet.HeadSet{Heads: signed, Incarnation: v.Statement()})
 		if err != nil {
 			return fmt.Errorf("encode heads of group %s: %w", g.Name, err)
 		}

@@ -12,7 +12,8 @@ import (
 )
 
 func (a *app) clusterCommand() *cobra.Command {
-	return group("cluster", "The members of the control plane", "", a.clusterStatus(), a.clusterCheck(), a.clusterJoinToken(), a.clusterRemove(), a.clusterTransferLeader())
+	return group("cluster", "The members of the control plane", "", a.clusterStatus(), a.clusterCheck(), a.clusterJoinToken(), a.clusterRemove(), a.clusterTransferLeader(),
+		a.clusterSnapshot(), a.clusterIncarnation())
 }
 
 func (a *app) clusterStatus() *cobra.Command {

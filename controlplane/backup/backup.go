@@ -1,0 +1,88 @@
+// Package backup writes snapshots of the state to files and reads them back, and keeps scheduled ones in a directory or
+// a bucket.
+//
+// It owns the seal, which proves that a member of this cluster wrote a file, the checks before a restore, the schedule
+// and how many backups are kept. It does not own the format (fleet/snapshot) and changes no state. While the place of the
+// backups is away, nothing else is affected: the age of the last one grows, which is an alert, and the next attempt comes
+// soon.
+package backup
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/edgefleet/edgefleet/controlplane/keys"
+	"github.com/edgefleet/edgefleet/controlplane/state"
+	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/fleet/snapshot"
+	"github.com/edgefleet/edgefleet/observability"
+	"github.com/edgefleet/edgefleet/tls/keyring"
+)
+
+// Source says of what a snapshot is and who takes it.
+type Source struct {
+	View   *state.View
+	Term   uint64
+	Member fleet.MemberID
+	Keys   *keys.Keys
+	Now    time.Time
+}
+
+// Write writes a snapshot of s. A member without the KEK cannot (ErrSealed): nobody could tell that the file is genuine.
+func Write(w io.Writer, s Source) (snapshot.Envelope, error) {
+	if err := s.Keys.Check(); err != nil {
+		return snapshot.Envelope{}, err
+	}
+	c, ok := s.View.Cluster()
+	if !ok {
+		return snapshot.Envelope{}, fleet.NewError(fleet.ErrUnavailable, "cluster", "member %s has no state yet", s.Member)
+	}
+	e := snapshot.Envelope{
+		Cluster: c.ID, Incarnation: c.Incarnation, Index: s.View.Index(), Term: s.Term, Time: s.Now.UTC(), Member: s.Member, Software: observability.Version,
+	}
+	seal := func(digest string) (fleet.Sealed, error) {
+		return s.Keys.Sealer.Seal([]byte(digest), keyring.SnapshotAAD(c.ID))
+	}
+	return snapshot.Write(w, e, seal, func(w io.Writer) error { _, err := s.View.WriteTo(w); return err })
+}
+
+// Loaded is a snapshot in memory, beside whatever state there is.
+type Loaded struct {
+	Envelope snapshot.Envelope
+	State    *state.Store
+	Keys     *keys.Keys
+}
+
+// Load reads a whole snapshot into a state of its own. It is refused unless every byte is as it was written, the KEK is
+// that of the cluster that wrote it (ErrDenied), it opens the secrets, and the state has the hash that the envelope says.
+func Load(r io.Reader, sealer keyring.Sealer) (Loaded, error) {
+	e, content, err := snapshot.Open(r)
+	if err != nil {
+		return Loaded{}, err
+	}
+	digest, err := sealer.Open(e.Seal, keyring.SnapshotAAD(e.Cluster))
+	if err != nil || string(digest) != e.SHA256 {
+		return Loaded{}, fleet.NewError(fleet.ErrDenied, "kek_file", "the key-encryption key of this member did not seal the snapshot of cluster %s (or its envelope was forged): give the KEK of that cluster, from another member or from escrow", e.Cluster)
+	}
+	l := Loaded{Envelope: e}
+	if l.State, err = state.Load(content); err != nil {
+		return Loaded{}, fmt.Errorf("load snapshot: %w", err)
+	}
+	v := l.State.Read()
+	hash, err := v.Hash()
+	if err != nil {
+		return Loaded{}, err
+	}
+	c, ok := v.Cluster()
+	if hash != e.StateHash || !ok || c.ID != e.Cluster || v.Index() != e.Index || c.Incarnation != e.Incarnation {
+		return Loaded{}, fleet.NewError(fleet.ErrCorrupt, "snapshot", "the state in the snapshot is not the one of its envelope: it has the hash %.12s, not %.12s; use another snapshot, or the version that wrote it, %.40q", hash, e.StateHash, e.Software)
+	}
+	l.Keys, err = keys.Open(c, sealer)
+	return l, err
+}
+
+// Origin is e as the records of incarnations name it.
+func Origin(e snapshot.Envelope) fleet.SnapshotOrigin {
+	return fleet.SnapshotOrigin{Incarnation: e.Incarnation, Index: e.Index, Time: e.Time, StateHash: e.StateHash}
+}

@@ -41,9 +41,10 @@ var arrows = map[string][]string{
 	"controlplane/audit":        {"fleet", "observability", "controlplane/state"},
 	"controlplane/dns":          {"fleet", "observability", "controlplane/state"},
 	"controlplane/events":       {"fleet", "observability"},
+	"controlplane/discovery":    {"fleet", "observability"},
 	"controlplane/faulttest":    {"fleet", "observability", "tls", "controlplane", "controlplane/command", "controlplane/state", "controlplane/fsm", "controlplane/consensus", "controlplane/keys", "controlplane/leader", "controlplane/client", "controlplane/blobs", "controlplane/api"},
 	"controlplane/api":          {"fleet", "observability", "tls", "controlplane/command", "controlplane/state", "controlplane/keys", "controlplane/backup", "controlplane/client", "controlplane/bus", "controlplane/blobs", "controlplane/dns", "controlplane/events", "controlplane/audit"},
-	"controlplane":              {"fleet", "observability", "rollout", "tls", "controlplane/command", "controlplane/state", "controlplane/fsm", "controlplane/consensus", "controlplane/keys", "controlplane/backup", "controlplane/leader", "controlplane/client", "controlplane/bus", "controlplane/blobs", "controlplane/dns", "controlplane/events", "controlplane/audit", "controlplane/api"},
+	"controlplane":              {"fleet", "observability", "rollout", "tls", "controlplane/command", "controlplane/state", "controlplane/fsm", "controlplane/consensus", "controlplane/keys", "controlplane/backup", "controlplane/leader", "controlplane/client", "controlplane/bus", "controlplane/blobs", "controlplane/dns", "controlplane/events", "controlplane/audit", "controlplane/discovery", "controlplane/api"},
 	"controlplane/cmd":          {"fleet", "observability", "controlplane", "controlplane/api"},
 	"controlplane/cmd/fleetctl": {"fleet", "controlplane/client"},
 
@@ -60,7 +61,7 @@ var deterministic = []string{"fleet", "fleet/head", "fleet/bundle", "fleet/audit
 var notLinked = map[string][]string{
 	"edgenode/cmd/edgenode":       {"github.com/hashicorp/raft", "github.com/nats-io/nats-server", "github.com/hashicorp/consul", "github.com/caddyserver/certmagic", "github.com/mholt/acmez", "modernc.org/sqlite", module + "/controlplane"},
 	"edgenode/cmd/edgesupervisor": {"github.com/hashicorp/raft", "github.com/nats-io/nats-server", "github.com/hashicorp/consul", "github.com/caddyserver/certmagic", "github.com/mholt/acmez", "modernc.org/sqlite", module + "/controlplane", "github.com/corazawaf/coraza"},
-	"controlplane/cmd/fleetctl":   {"github.com/hashicorp/raft/", "github.com/nats-io/nats-server", "github.com/corazawaf/coraza", "modernc.org/sqlite"},
+	"controlplane/cmd/fleetctl":   {"github.com/hashicorp/raft/", "github.com/hashicorp/consul", "github.com/nats-io/nats-server", "github.com/corazawaf/coraza", "modernc.org/sqlite"},
 }
 
 // maxLines is the length at which a file is split by concern.

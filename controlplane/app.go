@@ -58,6 +58,7 @@ type member struct {
 	dns    *dns.Server
 	check  *check.Resolver
 	nodes  *nodes.Loop
+	consul *consulPart
 	// hosts is nil on a member that orders no certificates.
 	hosts   *hosts.Loop
 	forward *http.Transport
@@ -111,6 +112,9 @@ func (m *member) start(ctx context.Context) error {
 		return err
 	}
 	m.parts.OnStop("dns listener", func(context.Context) error { return ignoreClosed(m.dns.Close()) })
+	if err := m.openConsul(ctx); err != nil {
+		return err
+	}
 	if err := m.startConsensus(ctx); err != nil {
 		return err
 	}
@@ -124,6 +128,7 @@ func (m *member) start(ctx context.Context) error {
 	}
 	m.parts.Start(ctx, "dns", m.dns.Run)
 	m.startAPI(ctx, apiLn)
+	m.startRegistration(ctx)
 	m.parts.Start(ctx, "leader", m.lead)
 	m.parts.Start(ctx, "leader check", m.watchLeader)
 	m.parts.Start(ctx, "certificates", m.renew)
@@ -241,7 +246,7 @@ func (m *member) startAPI(ctx context.Context, ln net.Listener) {
 	a := api.New(api.Options{
 		Member: m.c.Member, State: m.state, Consensus: m.raft, Keys: m.keys, Library: m.lib, Events: m.events, Audit: m.audit,
 		Report: m.nodes.Report, Checks: m.checks, PointsHere: m.pointsHere,
-		Recheck: m.recheck,
+		Recheck: m.recheck, Consul: m.consul.Consul != nil,
 		Scratch: m.c.DataDir, Forward: m.forward, ClientCAs: m.trust.clientCAs, Telemetry: m.tel, Now: time.Now,
 	})
 	m.serve(ctx, "api", ln, a.Server(m.trust.apiSource))

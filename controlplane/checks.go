@@ -31,7 +31,7 @@ func (m *member) checks(ctx context.Context) []fleet.Check {
 	for _, other := range m.state.Read().Members() {
 		out = append(out, m.checkMember(ctx, other)...)
 	}
-	return append(out, m.checkNodes())
+	return append(append(out, m.checkNodes()), m.checkConsul()...)
 }
 
 // checkHealth is what /readyz of this member says.

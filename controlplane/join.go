@@ -18,7 +18,7 @@ import (
 func Join(ctx context.Context, c Config, token, address string) (cluster fleet.ClusterID, err error) {
 	parts := strings.Split(strings.TrimSpace(token), ".")
 	if len(parts) != 4 || parts[0] != "efm1" {
-		return "", fleet.Invalid("token", "that is not a member join token (efm1.…): make one with 'fleetctl cluster join-token'")
+		return "", badJoinToken()
 	}
 	if host, port, err := net.SplitHostPort(address); err != nil || host == "" || port == "" {
 		return "", fleet.Invalid("address", "%q is not the API address of a member: give --address host:port, such as 203.0.113.1:8440", address)

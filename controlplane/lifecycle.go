@@ -52,7 +52,7 @@ func (m *member) announced(self fleet.Member) bool {
 }
 
 func (m *member) announceOnce(ctx context.Context, self fleet.Member) error {
-	addrs := m.trust.Peers
+	addrs := append(m.joinAddresses(), m.trust.Peers...)
 	for _, other := range m.state.Read().Members() {
 		addrs = append(addrs, other.API)
 	}

@@ -59,6 +59,12 @@ type Config struct {
 	AuditKeep int `yaml:"audit_keep"`
 	// OTLPEndpoint receives traces and metrics, for example http://127.0.0.1:4318; empty sends none.
 	OTLPEndpoint string `yaml:"otlp_endpoint"`
+	// Consul is where members find each other and are registered with the nodes, and what origins of hosts may be services
+	// of. Optional; its loss changes nothing for traffic and writes.
+	Consul Consul `yaml:"consul"`
+	// RetryJoin is where join without --address, and a member whose addresses of the others are out of date, look for
+	// members: API addresses, host:port, and the word consul for the members that are registered there.
+	RetryJoin []string `yaml:"retry_join"`
 	// LogLevel is debug, info, warn or error; default info.
 	LogLevel string `yaml:"log_level"`
 	// LogFormat is text or json; default text.
@@ -75,6 +81,32 @@ type ACME struct {
 	Email string `yaml:"email"`
 	// Profile is the certificate profile to ask for; empty lets the CA choose.
 	Profile string `yaml:"profile"`
+}
+
+// Consul is an agent of Consul, best one on the same host.
+type Consul struct {
+	// Address is the agent's HTTP API: host:port or a URL, such as 127.0.0.1:8500; empty: there is no Consul.
+	Address string `yaml:"address"`
+	// TokenFile holds the ACL token (deploy/consul/policy.hcl says what it needs). It is read for every call.
+	TokenFile string `yaml:"token_file"`
+	// CAFile holds the roots (PEM) that an https address's certificate chains to; empty: the system's.
+	CAFile string `yaml:"ca_file"`
+	// CertFile is this member's certificate (PEM), for an agent that asks for one.
+	CertFile string `yaml:"cert_file"`
+	// KeyFile is the key (PEM) of cert_file.
+	KeyFile string `yaml:"key_file"`
+	// Datacenter is the one that is asked for services; empty: the agent's.
+	Datacenter string `yaml:"datacenter"`
+	// MemberService is the service that members are registered as; default "edgefleet-controlplane".
+	MemberService string `yaml:"member_service"`
+	// NodeService is the service that edge nodes are registered as; default "edgefleet-edge".
+	NodeService string `yaml:"node_service"`
+	// Tags are added to every registration.
+	Tags []string `yaml:"tags"`
+	// TTL is how long a registration stays as it is when nothing is heard from its member; default 30s.
+	TTL time.Duration `yaml:"ttl"`
+	// DeregisterAfter is how long Consul keeps a registration that is critical, at least 1m; default 1h.
+	DeregisterAfter time.Duration `yaml:"deregister_after"`
 }
 
 // LoadConfig reads and checks the file at path.
@@ -99,6 +131,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.ReapAfter, 15*time.Second)
 	setDefault(&c.EventRetention, 30*24*time.Hour)
 	setDefault(&c.AuditKeep, 10_000)
+	c.Consul = c.Consul.withDefaults()
 	setDefault(&c.LogLevel, "info")
 	setDefault(&c.LogFormat, "text")
 	return c
@@ -147,6 +180,9 @@ func (c Config) validate() error {
 	}
 	if c.ReapAfter < time.Second || c.ReapAfter > time.Hour {
 		return fleet.Invalid("reap_after", "%s is not between 1s and 1h", c.ReapAfter)
+	}
+	if err := c.validateConsul(); err != nil {
+		return err
 	}
 	return c.validateTelemetry()
 }

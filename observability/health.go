@@ -12,8 +12,9 @@ import (
 
 // Health holds the state of the checks that decide whether this process is ready for work. The zero value is ready.
 type Health struct {
-	mu      sync.Mutex
-	failing map[string]string
+	mu       sync.Mutex
+	failing  map[string]string
+	degraded map[string]string
 }
 
 // Set records the state of one check: nil means that it passes. Errors are shown on /readyz: they hold no secrets.
@@ -28,6 +29,27 @@ func (h *Health) Set(check string, err error) {
 		h.failing = map[string]string{}
 	}
 	h.failing[check] = err.Error()
+}
+
+// Degrade records the state of something that this process works without: it is shown on /readyz and leaves it ready.
+func (h *Health) Degrade(check string, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err == nil {
+		delete(h.degraded, check)
+		return
+	}
+	if h.degraded == nil {
+		h.degraded = map[string]string{}
+	}
+	h.degraded[check] = err.Error()
+}
+
+// Degraded returns what this process works without now, with the errors; empty means nothing.
+func (h *Health) Degraded() map[string]string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return maps.Clone(h.degraded)
 }
 
 // Ready returns the failing checks with their errors; empty means ready.
@@ -55,12 +77,13 @@ func (t *Telemetry) Handler() http.Handler {
 		if len(failing) > 0 {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
-		_ = json.NewEncoder(w).Encode(readiness{Ready: len(failing) == 0, Failing: failing})
+		_ = json.NewEncoder(w).Encode(readiness{Ready: len(failing) == 0, Failing: failing, Degraded: t.Health.Degraded()})
 	})
 	return mux
 }
 
 type readiness struct {
-	Ready   bool              `json:"ready"`
-	Failing map[string]string `json:"failing,omitempty"`
+	Ready    bool              `json:"ready"`
+	Failing  map[string]string `json:"failing,omitempty"`
+	Degraded map[string]string `json:"degraded,omitempty"`
 }

@@ -39,6 +39,7 @@ func Metrics() []Metric {
 		raftMetrics,
 		apiMetrics,
 		auditMetrics,
+		consulMetrics,
 	)
 }
 
@@ -127,4 +128,12 @@ var auditMetrics = []Metric{
 var apiMetrics = []Metric{
 	{Name: "edgefleet_api_requests_total", Kind: KindCounter, Unit: "1", Description: "Requests to the API by method and status.", Labels: []string{"method", "status"}},
 	{Name: "edgefleet_api_request_seconds", Kind: KindHistogram, Unit: "s", Description: "Time from a request to its answer; streams count when they end.", Labels: []string{"method"}},
+}
+
+// consulMetrics are about Consul, where it is configured, and about origins that are services in it.
+var consulMetrics = []Metric{
+	{Name: "edgefleet_consul_degraded", Kind: KindGauge, Unit: "1", Description: "Whether something that Consul is asked for does not work now; 0 on a member without Consul."},
+	{Name: "edgefleet_consul_requests_total", Kind: KindCounter, Unit: "1", Description: "What Consul was asked for, by result.", Labels: []string{"operation", "result"}},
+	{Name: "edgefleet_consul_registered", Kind: KindGauge, Unit: "1", Description: "Services that this member keeps registered in Consul."},
+	{Name: "edgefleet_origin_services", Kind: KindGauge, Unit: "1", Description: "Origins that are Consul services, by the state of their condition.", Labels: []string{"state"}},
 }

@@ -62,6 +62,8 @@ type Options struct {
 	Checks func(ctx context.Context) []fleet.Check
 	// PointsHere says whether a host's DNS still leads to the edge; deletion is refused then.
 	PointsHere func(ctx context.Context, h fleet.Host) (bool, error)
+	// Consul says that this cluster follows Consul services, so that hosts may have them as origins.
+	Consul bool
 	// Recheck makes the leader look at a host at once.
 	Recheck func(fleet.HostName)
 	// Forward reaches other members' APIs with this member's certificate.

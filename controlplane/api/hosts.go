@@ -45,8 +45,10 @@ func (a *API) host(p HostPath) (fleet.Host, error) {
 }
 
 func (a *API) hostView(h fleet.Host) *Body[client.HostView] {
-	cluster, _ := a.view().Cluster()
-	return &Body[client.HostView]{Body: client.HostView{Host: h, Records: h.Records(cluster.Zone)}}
+	v := a.view()
+	cluster, _ := v.Cluster()
+	resolved, _ := v.HostOrigins(h.Name)
+	return &Body[client.HostView]{Body: client.HostView{Host: h, Records: h.Records(cluster.Zone), Services: resolved.Services}}
 }
 
 func (a *API) hostList(_ context.Context, in *TenantList) (*Body[client.Page[fleet.Host]], error) {
@@ -76,7 +78,7 @@ func (a *API) hostCreate(ctx context.Context, in *HostCreateInput) (*Body[client
 	if err := hostname.Reserved(name, cluster.Zone, nil); err != nil {
 		return nil, err
 	}
-	h, err := propose[fleet.Host](ctx, a, command.HostPut{
+	h, err := a.putHost(ctx, nil, command.HostPut{
 		Put: command.Put{Create: true}, Name: name, Tenant: in.tenant(), Label: newLabel(),
 		Spec: fleet.HostSpec{Origins: in.Body.Origins, Mode: orDefault(in.Body.Mode, fleet.ModeMonitoring), Regions: in.Body.Regions},
 	})
@@ -105,10 +107,11 @@ func (a *API) hostUpdate(ctx context.Context, in *HostUpdateInput) (*Body[client
 		if err != nil {
 			return h, err
 		}
+		before := h.Spec.Origins
 		set(&h.Spec.Origins, in.Body.Origins)
 		set(&h.Spec.Mode, in.Body.Mode)
 		set(&h.Spec.Regions, in.Body.Regions)
-		return propose[fleet.Host](ctx, a, command.HostPut{Put: conditionOn(ctx, h.Meta), Name: h.Name, Tenant: h.Tenant, Spec: h.Spec})
+		return a.putHost(ctx, before, command.HostPut{Put: conditionOn(ctx, h.Meta), Name: h.Name, Tenant: h.Tenant, Spec: h.Spec})
 	})
 	if err != nil {
 		return nil, err

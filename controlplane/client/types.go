@@ -60,6 +60,8 @@ type (
 	HostView struct {
 		fleet.Host
 		Records []fleet.Record `json:"records"`
+		// Services are the origins that are Consul services, with the servers that they stand for.
+		Services []fleet.ResolvedOrigin `json:"services,omitempty"`
 	}
 
 	// RuleCreate makes a rule.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/edgefleet/edgefleet/controlplane"
 	"github.com/edgefleet/edgefleet/controlplane/api"
+	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/observability/program"
 )
 
@@ -85,16 +86,24 @@ func joinCommand() *cobra.Command {
 		Use:   "join",
 		Short: "Get an identity in an existing cluster by a member join token",
 		Long: "Get an identity in an existing cluster, in an empty data directory. The token comes from 'fleetctl cluster join-token'\n" +
-			"and proves to this host that it talks to the right cluster. Then start the member with run.",
-		Example: "  controlplane join --config /etc/edgefleet/controlplane.yaml --address 203.0.113.1:8440 --token efm1....",
+			"and proves to this host that it talks to the right cluster. Without --address, members are looked for by retry_join\n" +
+			"until one is found. Then start the member with run.",
+		Example: "  controlplane join --config /etc/edgefleet/controlplane.yaml --address 203.0.113.1:8440 --token efm1....\n" +
+			"  EDGEFLEET_JOIN_TOKEN=efm1.... controlplane join          # by retry_join",
 	}
 	token := c.Flags().String("token", "", "member join token; default: $EDGEFLEET_JOIN_TOKEN")
-	address := c.Flags().String("address", "", "API address of a member, host:port")
+	address := c.Flags().String("address", "", "API address of a member, host:port; default: retry_join of the configuration")
 	return withConfig(c, func(cmd *cobra.Command, cfg controlplane.Config) error {
 		if *token == "" {
 			*token = os.Getenv("EDGEFLEET_JOIN_TOKEN")
 		}
-		cluster, err := controlplane.Join(cmd.Context(), cfg, *token, *address)
+		var cluster fleet.ClusterID
+		var err error
+		if *address == "" && len(cfg.RetryJoin) > 0 {
+			cluster, err = controlplane.JoinDiscovered(cmd.Context(), cfg, *token, func(line string) { cmd.PrintErrln("join: " + line) })
+		} else {
+			cluster, err = controlplane.Join(cmd.Context(), cfg, *token, *address)
+		}
 		if err != nil {
 			return err
 		}

@@ -26,14 +26,14 @@ func (s *session) hostPath(typed string, rest ...string) (path string, name flee
 type originFlags struct{ origins, regions []string }
 
 func (o *originFlags) register(cmd *cobra.Command) {
-	cmd.Flags().StringSliceVar(&o.origins, "origin", nil, "server behind the host, such as https://203.0.113.10; repeatable")
+	cmd.Flags().StringSliceVar(&o.origins, "origin", nil, "server behind the host, such as https://203.0.113.10, or consul://SERVICE; repeatable")
 	cmd.Flags().StringSliceVar(&o.regions, "region", nil, "region whose nodes serve the host; repeatable (default all)")
 }
 
 func (o *originFlags) parse() (origins []fleet.Origin, regions []fleet.RegionName, err error) {
 	for _, text := range o.origins {
 		origin := fleet.Origin{URL: text}
-		if _, err := origin.Parse(); err != nil {
+		if err := origin.Validate(); err != nil {
 			return nil, nil, err
 		}
 		origins = append(origins, origin)
@@ -51,7 +51,7 @@ func (a *app) hostAdd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "add NAME", Short: "Protect a host", Args: exact("NAME"),
 		Long:    "Protect a host. The answer has the two DNS records to set; visitors notice nothing until the second is set.",
-		Example: "  fleetctl host add shop.example.com --origin https://203.0.113.10\n  fleetctl host add shop.example.com --origin https://203.0.113.10 --mode block --region eu",
+		Example: "  fleetctl host add shop.example.com --origin https://203.0.113.10\n  fleetctl host add shop.example.com --origin https://203.0.113.10 --mode block --region eu\n  fleetctl host add shop.example.com --origin 'consul://web?tag=blue&scheme=https'",
 	}
 	var o originFlags
 	o.register(cmd)
@@ -181,6 +181,9 @@ func (a *app) showHost(h client.HostView) error {
 		return err
 	}
 	if err := a.showConditions(h.Observed); err != nil {
+		return err
+	}
+	if err := a.showServices(h.Services); err != nil {
 		return err
 	}
 	if err := a.say("\nDNS records:"); err != nil {

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/edgefleet/edgefleet/controlplane/keys"
 	"github.com/edgefleet/edgefleet/controlplane/state"
@@ -108,7 +109,10 @@ func deriveTenant(v *state.View, id fleet.TenantID, d deriver) *tenantCache {
 func (d *deriver) config(t fleet.Tenant) (any, error) {
 	b := fleet.ConfigBundle{Tenant: t.ID, AllowedOrigins: t.Spec.AllowedOrigins}
 	for _, h := range d.view.HostsOf(t.ID) {
-		resolved, _ := d.view.HostOrigins(h.Name)
+		var resolved fleet.HostOrigins
+		if slices.ContainsFunc(h.Spec.Origins, fleet.Origin.IsConsul) { // others do not depend on that table
+			resolved, _ = d.view.HostOrigins(h.Name)
+		}
 		origins := h.Servers(resolved, t.Spec.AllowedOrigins)
 		if len(origins) == 0 {
 			continue // a node takes no host without a server; no instance of its Consul services was ever seen

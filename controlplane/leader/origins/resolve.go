@@ -100,7 +100,8 @@ func (r resolver) condition(c fleet.ConsulOrigin, a answer, next, was fleet.Reso
 		out.Action = "register the service, or see why its checks fail; until then the edge answers for this host as for one that it does not know"
 		switch {
 		case len(next.Refused) > 0:
-			out.State, out.Message = fleet.ConditionFalse, refusal(next.Refused)
+			out.State, out.Reason, out.Message = fleet.ConditionFalse, fleet.ReasonOriginRefused, refusal(next.Refused)
+			out.Action = "correct the registration, or ask an operator to allow the range for this tenant"
 		case a.err != nil:
 			out.Message, out.Action = "Consul does not answer, so that the instances of "+c.Query()+" are not known yet", "nothing; the vendor sees it in 'fleetctl cluster check'"
 		case !a.known:

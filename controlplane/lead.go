@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/edgefleet/edgefleet/controlplane/leader/heads"
+	"github.com/edgefleet/edgefleet/controlplane/leader/once"
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
@@ -16,7 +17,8 @@ const loopPause = time.Second
 func (m *member) lead(ctx context.Context) error {
 	err := m.node.RunLeader(ctx, func(ctx context.Context) error {
 		m.tel.Logger.InfoContext(ctx, "member leads", "member", m.c.Member, "term", m.node.Stats().Term)
-		loops := []func(context.Context) error{m.again("nodes", m.nodes.Run), m.again("audit", m.auditLoop().Run), m.again("origins", m.originLoop().Run)}
+		forget := &once.Loop{State: m.state, Proposer: m.raft, Now: utcNow}
+		loops := []func(context.Context) error{m.again("nodes", m.nodes.Run), m.again("audit", m.auditLoop().Run), m.again("once", forget.Run), m.again("origins", m.originLoop().Run)}
 		if m.lib != nil {
 			h := &heads.Loop{State: m.state, Library: m.lib, Proposer: m.raft, Publish: m.bus.Publish, Now: utcNow}
 			loops = append(loops, m.again("heads", h.Run))

@@ -20,6 +20,10 @@ var (
 	ErrConflict = errors.New("conflict")
 	// ErrChanged is an ErrConflict: the object is not at the revision that the caller had read.
 	ErrChanged = fmt.Errorf("%w: changed meanwhile", ErrConflict)
+	// ErrKeyReused: an idempotency key stands for another request already.
+	ErrKeyReused = errors.New("idempotency key reused")
+	// ErrOutcomeUnknown is wrapped beside ErrUnavailable or ErrTimeout when a change may or may not have taken effect.
+	ErrOutcomeUnknown = errors.New("outcome unknown")
 	// ErrNoCondition: a change that must say which revision it is made of does not.
 	ErrNoCondition = errors.New("precondition required")
 	// ErrTooLarge: over a size or count limit.
@@ -73,6 +77,7 @@ var kinds = []Kind{
 	{"denied", 403, ExitDenied, ErrDenied},
 	{"not_found", 404, ExitNotFound, ErrNotFound},
 	{"changed", 412, ExitConflict, ErrChanged}, // before conflict, which it is too
+	{"key_reused", 422, ExitConflict, ErrKeyReused},
 	{"precondition_required", 428, ExitFailure, ErrNoCondition},
 	{"conflict", 409, ExitConflict, ErrConflict},
 	{"too_large", 413, ExitFailure, ErrTooLarge},

@@ -112,7 +112,7 @@ func New(o Options) *API {
 	a.route(operation{id: "openapi", method: http.MethodGet, path: "/v1/openapi.json", scope: public, permission: fleet.PermPublic, duty: fleet.DutyConsole}.locally(), func(w http.ResponseWriter, r *http.Request) {
 		b, err := spec()
 		if err != nil {
-			writeProblem(w, problem(err, callerOf(r.Context()).requestID))
+			writeProblem(w, problem(err, callerOf(r.Context())))
 			return
 		}
 		w.Header().Set("Content-Type", "application/openapi+json")

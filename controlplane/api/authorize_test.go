@@ -192,6 +192,7 @@ func TestEveryMutationLeavesOneAuditEntry(t *testing.T) {
 		}
 		path := strings.NewReplacer("OPERATOR", string(operatorToken.ID), "TENANT", string(tenantToken.ID), "DRILL", drill.ID).Replace(step.path)
 		before := len(f.audit())
+		caller = caller.with("Idempotency-Key", fmt.Sprintf("key-%d", len(f.audit())))
 		got := caller.call(step.method, path, body)
 		if got.status >= 300 {
 			t.Fatalf("%s: %d %s", step.id, got.status, got.body)
@@ -215,6 +216,9 @@ func TestEveryMutationLeavesOneAuditEntry(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, names); diff != "" {
 			t.Errorf("%s: %s", step.id, diff)
+		}
+		if o := declared[step.id]; o.Audit != "" && o.takes("Idempotency-Key") {
+			checkReplay(t, step.id, f, func() answer { return caller.call(step.method, path, body) }, got)
 		}
 		done[step.id] = true
 	}

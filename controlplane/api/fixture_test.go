@@ -426,7 +426,7 @@ func (a *answer) checkProblem(what string) {
 	must(a.t, json.Unmarshal(a.body, &a.Problem))
 	p := a.Problem
 	if p.Type != "urn:edgefleet:problem:"+p.Kind || p.Title == "" || p.Status != a.status || p.Detail == "" || p.Kind == "" ||
-		p.RequestID == "" || p.RequestID != a.header.Get("X-Request-Id") || len(a.header.Values("X-Request-Id")) != 1 {
+		p.RequestID == "" || len(p.TraceID) != 32 || p.RequestID != a.header.Get("X-Request-Id") || len(a.header.Values("X-Request-Id")) != 1 {
 		a.t.Errorf("%s: incomplete problem %s (X-Request-Id %v)", what, a.body, a.header.Values("X-Request-Id"))
 	}
 }

@@ -46,6 +46,7 @@ func (a *API) forward(w http.ResponseWriter, r *http.Request, to fleet.MemberID,
 			p.Out.Header.Set(headerForwarded, string(a.o.Member))
 			p.Out.Header.Set(headerSource, c.source)
 			p.Out.Header.Set(headerRequestID, c.requestID)
+			p.Out.Header.Set(headerTrace, traceparent(r.Context()))
 			p.Out.Header.Set(headerIdentity, c.identity())
 		},
 		FlushInterval: -1,
@@ -59,7 +60,7 @@ func (a *API) forward(w http.ResponseWriter, r *http.Request, to fleet.MemberID,
 			if res.Header.Get(headerNotLeader) != "" {
 				return errMoved
 			}
-			for _, h := range []string{headerRequestID, "Cache-Control", "X-Content-Type-Options"} {
+			for _, h := range []string{headerRequestID, headerTrace, "Cache-Control", "X-Content-Type-Options"} {
 				w.Header().Del(h) // the leader's answer has its own
 			}
 			return nil
@@ -80,7 +81,7 @@ func (a *API) forward(w http.ResponseWriter, r *http.Request, to fleet.MemberID,
 		if errors.Is(failed, errMoved) || r.Method == http.MethodGet || errors.As(failed, &dial) && dial.Op == "dial" {
 			return notLeader("the leader %s cannot be reached, or does not lead any more; try again", to)
 		}
-		return fleet.NewError(fleet.ErrUnavailable, "", "the leader %s cannot be reached; whether the request took effect is not known", to)
+		return outcomeUnknownError{fleet.NewError(fleet.ErrUnavailable, "", "the leader %s cannot be reached; whether the request took effect is not known", to)}
 	}
 	body, err := r.GetBody()
 	if err != nil {
@@ -90,3 +91,8 @@ func (a *API) forward(w http.ResponseWriter, r *http.Request, to fleet.MemberID,
 	a.mux.ServeHTTP(w, r)
 	return nil
 }
+
+// outcomeUnknownError is an error after which a change may have taken effect.
+type outcomeUnknownError struct{ error }
+
+func (e outcomeUnknownError) Unwrap() []error { return []error{e.error, fleet.ErrOutcomeUnknown} }

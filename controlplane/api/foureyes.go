@@ -98,7 +98,7 @@ func notOwn(what string) error {
 func (a *API) registerApprovals() {
 	handle(a, op("approval-list", http.MethodGet, "/v1/approvals", "Requests that wait for a second person, or did", operators, fleet.PermUsersRead, fleet.DutyAccess), a.approvalList)
 	handle(a, op("approval-show", http.MethodGet, "/v1/approvals/{id}", "A request that waits for a second person, or did", operators, fleet.PermUsersRead, fleet.DutyAccess), a.approvalShow)
-	handle(a, op("approval-approve", http.MethodPost, "/v1/approvals/{id}/approve", "Approve what another person asked for, and carry it out", operators, fleet.PermApprovalsDecide, fleet.DutyAccess).changes(command.TypeApprovalDecide).answering(http.StatusOK), a.approvalApprove)
+	handle(a, op("approval-approve", http.MethodPost, "/v1/approvals/{id}/approve", "Approve what another person asked for, and carry it out", operators, fleet.PermApprovalsDecide, fleet.DutyAccess).changes(command.TypeApprovalDecide).withoutKey().answering(http.StatusOK), a.approvalApprove)
 	handle(a, op("approval-deny", http.MethodPost, "/v1/approvals/{id}/deny", "Deny what another person asked for, or take back one's own request", operators, fleet.PermSelf, fleet.DutyAccess).changes(command.TypeApprovalDecide).answering(http.StatusOK), a.approvalDeny)
 }
 

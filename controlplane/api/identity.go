@@ -26,6 +26,8 @@ type caller struct {
 	member    fleet.MemberID
 	source    string
 	requestID string
+	// traceID is the trace that the request belongs to (W3C Trace Context).
+	traceID string
 	// forwarded: another member passed the request on.
 	forwarded bool
 	// unknown: a token that this member does not accept, or a node that it does not know; the leader may know more.

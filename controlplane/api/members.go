@@ -10,7 +10,7 @@ import (
 )
 
 func (a *API) registerMembers() {
-	handle(a, op("cluster-transfer-leader", http.MethodPost, "/v1/cluster/transfer-leader", "Hand leadership to another voter; no request fails because of it", operators, fleet.PermClusterOperate, fleet.DutyOperating).changes(command.TypeLeaderTransfer).answering(http.StatusOK), a.leaderTransfer)
+	handle(a, op("cluster-transfer-leader", http.MethodPost, "/v1/cluster/transfer-leader", "Hand leadership to another voter; no request fails because of it", operators, fleet.PermClusterOperate, fleet.DutyOperating).changes(command.TypeLeaderTransfer).withoutKey().answering(http.StatusOK), a.leaderTransfer)
 }
 
 // leaderTransfer is answered by the leader, which hands over when the audit log has it.

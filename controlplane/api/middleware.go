@@ -13,6 +13,8 @@ import (
 	"runtime/debug"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
@@ -44,7 +46,11 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			panic(http.ErrAbortHandler) // the answer had begun: the client must see that it broke off
 		}
 	}()
+	ctx, span := a.trace(r, c)
+	defer span.End()
+	r = r.WithContext(ctx)
 	h := rec.Header()
+	h.Set(headerTrace, traceparent(ctx))
 	h.Set(headerRequestID, c.requestID)
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -53,7 +59,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if c.forwarded && errors.Is(err, fleet.ErrNotLeader) {
 			h.Set(headerNotLeader, "true")
 		}
-		writeProblem(rec, problem(err, c.requestID))
+		writeProblem(rec, problem(err, *c))
 	}
 }
 
@@ -81,9 +87,8 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, c *caller) error {
 		return err
 	}
 	c.request = r
-	ctx, span := a.o.Telemetry.Tracer.Start(context.WithValue(r.Context(), callerKey{}, *c), op.pattern())
-	defer span.End()
-	ctx, leave := a.withSession(ctx, r.Method, c)
+	trace.SpanFromContext(r.Context()).SetName(op.pattern())
+	ctx, leave := a.withSession(context.WithValue(r.Context(), callerKey{}, *c), r.Method, c)
 	defer leave()
 	r = r.WithContext(ctx)
 	switch {
@@ -197,7 +202,7 @@ func (a *API) recovered(w *recorder, r *http.Request, c *caller, v any) {
 	a.o.Telemetry.Logger.ErrorContext(r.Context(), "request panicked", "request_id", c.requestID, "method", r.Method, "path", r.URL.Path,
 		"panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 	if w.status == 0 {
-		writeProblem(w, problem(fmt.Errorf("panic: %v", v), c.requestID))
+		writeProblem(w, problem(fmt.Errorf("panic: %v", v), *c))
 	}
 }
 

@@ -45,6 +45,10 @@ type described struct {
 	} `json:"responses"`
 }
 
+func (d described) takes(header string) bool {
+	return slices.ContainsFunc(d.Parameters, func(p parameter) bool { return p.In == "header" && p.Name == header })
+}
+
 type parameter struct {
 	Name     string `json:"name"`
 	In       string `json:"in"`

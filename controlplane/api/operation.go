@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"reflect"
 	"strconv"
@@ -58,6 +59,8 @@ type operation struct {
 	held bool
 	// upload is how many bytes of a body the handler reads itself, as they arrive; 0: the body is JSON and read before.
 	upload int64
+	// keyless operations do more than their command, so that a key cannot stand for all of it.
+	keyless bool
 	// audit is the command that the operation leaves in the audit log.
 	audit command.Type
 }
@@ -85,6 +88,12 @@ func (op operation) changes(t command.Type) operation {
 // withRevision is for a change of an object that has a revision: it needs If-Match.
 func (op operation) withRevision() operation {
 	op.held = true
+	return op
+}
+
+// withoutKey is for an operation that an idempotency key cannot cover: it may take effect each time that it is asked for.
+func (op operation) withoutKey() operation {
+	op.keyless = true
 	return op
 }
 
@@ -120,7 +129,9 @@ type ReadQuery struct {
 type Body[T any] struct {
 	// ETag is the object's revision; none if the answer is no object.
 	ETag string `header:"ETag" hidden:"true"`
-	Body T
+	// Replayed says that the change was made before, under the same idempotency key.
+	Replayed string `header:"Idempotency-Replayed" hidden:"true"`
+	Body     T
 }
 
 // tag fills in the entity tag.
@@ -173,22 +184,25 @@ func handle[I, O any](a *API, op operation, h func(ctx context.Context, in *I) (
 	}
 	a.ops[op.pattern()] = op
 	huma.Register(a.huma, o, func(ctx context.Context, in *I) (*O, error) {
-		err := a.hold(ctx, op, in)
-		if err == nil {
-			var out *O
-			if out, err = h(ctx, in); err == nil {
-				if t, ok := any(out).(interface{ tag() }); ok {
-					t.tag()
-				}
-				return out, nil
+		out, err := a.once(ctx, new(O), func() (any, error) {
+			if err := a.hold(ctx, op, in); err != nil {
+				return nil, err
 			}
+			return h(ctx, in)
+		})
+		if err == nil {
+			if t, ok := out.(interface{ tag() }); ok {
+				t.tag()
+			}
+			o, _ := out.(*O)
+			return o, nil
 		}
 		var held heldError
 		if errors.As(err, &held) {
 			return nil, held
 		}
 		c := callerOf(ctx)
-		p := problem(endedCause(ctx, err), c.requestID)
+		p := problem(endedCause(ctx, err), c)
 		if t, ok := ctx.Value(attemptKey{}).(*attempt); ok && t.failed(err) {
 			return nil, p // nobody sees it: the request is passed on
 		}
@@ -198,6 +212,7 @@ func handle[I, O any](a *API, op operation, h func(ctx context.Context, in *I) (
 		return nil, p
 	})
 	a.describeCondition(op, reflect.TypeFor[O]())
+	a.describeOnce(op)
 }
 
 // guard refuses callers before their input is looked at.
@@ -206,13 +221,13 @@ func (a *API) guard(op operation) func(huma.Context, func(huma.Context)) {
 		c := callerOf(ctx.Context())
 		if err := a.authorize(op, c, fleet.TenantID(ctx.Param("tenant"))); err != nil {
 			_, w := humago.Unwrap(ctx)
-			writeProblem(w, problem(err, c.requestID))
+			writeProblem(w, problem(err, c))
 			return
 		}
 		put, err := op.condition(ctx)
 		if err != nil {
 			_, w := humago.Unwrap(ctx)
-			writeProblem(w, problem(err, c.requestID))
+			writeProblem(w, problem(err, c))
 			return
 		}
 		next(huma.WithValue(ctx, conditionKey{}, put))
@@ -306,9 +321,22 @@ func (a *API) header(ctx context.Context) command.Header {
 // propose commits a command as the caller and returns the object it answers.
 func propose[T any](ctx context.Context, a *API, b command.Body) (T, error) {
 	var zero T
-	obj, err := a.o.Consensus.Propose(ctx, a.header(ctx), b)
+	h, k := a.header(ctx), onceOf(ctx)
+	if k != nil {
+		if k.used {
+			return zero, fmt.Errorf("%s: a second command under one idempotency key, which covers one", b.Type())
+		}
+		h.Once = &k.Once
+	}
+	obj, err := a.o.Consensus.Propose(ctx, h, b)
 	if err != nil {
 		return zero, err
+	}
+	if k != nil {
+		k.used = true
+	}
+	if _, ok := obj.(command.Replay); ok {
+		return zero, errReplay
 	}
 	t, _ := obj.(T)
 	return t, nil

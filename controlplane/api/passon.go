@@ -38,7 +38,7 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, c *caller, op opera
 		case <-time.After(pause):
 		}
 		if c.unknown { // not to the leader, which this member may be by now
-			fresh := caller{requestID: c.requestID}
+			fresh := caller{requestID: c.requestID, traceID: c.traceID}
 			_ = a.identify(&fresh, r) // answerOnce says it
 			*c = fresh
 		}
@@ -69,7 +69,11 @@ func (a *API) answerOnce(w http.ResponseWriter, r *http.Request, c *caller, op o
 		return a.read(w, r)
 	}
 	t := &attempt{ResponseWriter: w, header: w.Header().Clone()}
-	r = r.WithContext(context.WithValue(r.Context(), attemptKey{}, t))
+	ctx, err := a.withKey(r.Context(), r, op, *c)
+	if err != nil {
+		return err
+	}
+	r = r.WithContext(context.WithValue(ctx, attemptKey{}, t))
 	a.mux.ServeHTTP(t, r)
 	if t.again {
 		return notLeader("member %s does not lead any more", a.o.Member)

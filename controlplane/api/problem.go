@@ -42,8 +42,8 @@ func newProblem(status int, kind, field, detail string) problemError {
 	}, http.Header{}}
 }
 
-// problem turns an error into what the caller sees. Internal errors show nothing but the request id.
-func problem(err error, requestID string) problemError {
+// problem turns an error into what the caller sees. Internal errors show nothing but the ids of request and trace.
+func problem(err error, c caller) problemError {
 	var p problemError
 	if !errors.As(err, &p) {
 		k, e := fleet.KindOf(err), fleet.AsError(err)
@@ -52,7 +52,8 @@ func problem(err error, requestID string) problemError {
 			p.Field, p.Detail = "", "internal error; the members' logs have the request id"
 		}
 	}
-	p.RequestID = requestID
+	p.RequestID, p.TraceID = c.requestID, c.traceID
+	p.OutcomeUnknown = errors.Is(err, fleet.ErrOutcomeUnknown)
 	var retry retryError
 	switch {
 	case errors.As(err, &retry):
@@ -97,7 +98,7 @@ func transformError(ctx huma.Context, _ string, v any) (any, error) {
 			p.Detail += " (" + d.Location + ")"
 		}
 	}
-	return problem(p, callerOf(ctx.Context()).requestID), nil
+	return problem(p, callerOf(ctx.Context())), nil
 }
 
 func kindOf(status int) string {

@@ -21,7 +21,7 @@ func (a *API) registerRoles() {
 
 	handle(a, op("access-show", http.MethodGet, "/v1/access", "What holds for everybody's access", operators, read, fleet.DutyAccess), a.accessShow)
 	handle(a, op("access-update", http.MethodPatch, "/v1/access", "Change what holds for everybody's access", operators, write, fleet.DutyAccess).changes(command.TypeAccessPut).withRevision(), a.accessUpdate)
-	handle(a, op("token-rotate", http.MethodPost, "/v1/whoami/rotate", "Replace the token that is used by a new one", anyToken, fleet.PermSelf, fleet.DutyConsole).changes(command.TypeTokenIssue), a.tokenRotate)
+	handle(a, op("token-rotate", http.MethodPost, "/v1/whoami/rotate", "Replace the token that is used by a new one", anyToken, fleet.PermSelf, fleet.DutyConsole).changes(command.TypeTokenIssue).withoutKey(), a.tokenRotate)
 }
 
 // RoleCreateInput makes a tenant's role.

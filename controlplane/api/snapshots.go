@@ -60,7 +60,7 @@ type RestoreInput struct {
 }
 
 func (a *API) registerRestore() {
-	op := op("snapshot-restore", http.MethodPost, "/v1/cluster/restores", "Go back to the desired state of a snapshot, in a new incarnation", operators, fleet.PermClusterOperate, fleet.DutyContinuity).changes(command.TypeClusterRestore)
+	op := op("snapshot-restore", http.MethodPost, "/v1/cluster/restores", "Go back to the desired state of a snapshot, in a new incarnation", operators, fleet.PermClusterOperate, fleet.DutyContinuity).changes(command.TypeClusterRestore).withoutKey()
 	op.upload = snapshot.MaxBytes
 	handle(a, op, func(ctx context.Context, in *RestoreInput) (*huma.StreamResponse, error) {
 		digest, err := contentDigest(in.Digest)
@@ -76,7 +76,7 @@ func (a *API) registerRestore() {
 			rec, err := a.restoreBody(ctx, r.Body, digest, statement)
 			if err != nil {
 				a.o.Telemetry.Logger.WarnContext(ctx, "restore refused", "request_id", callerOf(ctx).requestID, "err", err)
-				writeProblem(w, problem(err, callerOf(ctx).requestID))
+				writeProblem(w, problem(err, callerOf(ctx)))
 				return
 			}
 			a.o.Telemetry.Logger.WarnContext(ctx, "state restored from a snapshot", "request_id", callerOf(ctx).requestID, "actor", callerOf(ctx).name(), "incarnation", rec.Number)

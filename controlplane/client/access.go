@@ -63,7 +63,8 @@ type (
 	// TokenCreated shows a token's secret, once.
 	TokenCreated struct {
 		fleet.Token
-		Secret string `json:"token" doc:"the token; it is shown this one time"`
+		Secret string `json:"token,omitempty" doc:"the token; it is shown this one time"`
+		Note   string `json:"note,omitempty" doc:"why there is no secret, when a repeated request is answered again"`
 	}
 	// TokenRotate replaces the token that is used.
 	TokenRotate struct {

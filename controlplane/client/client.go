@@ -1,7 +1,7 @@
 // Package client speaks the public API: what fleetctl, tests and other programs use.
 //
-// It owns requests, errors and pages, not the meaning of objects. It retries nothing but reads that no member answered:
-// a write whose outcome is unknown is for the caller to look at.
+// It owns requests, errors and pages, not the meaning of objects. It retries reads that no
+// member answered, and changes whose outcome is unknown: those carry an idempotency key, so that they are made once.
 package client
 
 import (
@@ -33,7 +33,9 @@ type Options struct {
 	CACert []byte
 	// TLS replaces the TLS configuration made from CACert.
 	TLS *tls.Config
-	// Timeout bounds one request; default 30 s.
+	// Key is the idempotency key of every change; empty makes one for each.
+	Key string
+	// Timeout bounds one request with its repetitions; default 30 s.
 	Timeout time.Duration
 }
 
@@ -45,9 +47,11 @@ const dialTimeout = 5 * time.Second
 
 // Client calls the API.
 type Client struct {
-	addrs []string
-	token string
-	http  *http.Client
+	addrs   []string
+	token   string
+	key     string
+	timeout time.Duration
+	http    *http.Client
 	// stream is http without a limit on the whole answer.
 	stream *http.Client
 }
@@ -67,7 +71,7 @@ func New(o Options) (*Client, error) {
 			}
 		}
 	}
-	c := &Client{token: o.Token}
+	c := &Client{token: o.Token, key: o.Key}
 	for _, a := range o.Addrs {
 		if !strings.Contains(a, "://") {
 			a = "https://" + a
@@ -81,6 +85,7 @@ func New(o Options) (*Client, error) {
 	if o.Timeout == 0 {
 		o.Timeout = 30 * time.Second
 	}
+	c.timeout = o.Timeout
 	transport := &http.Transport{
 		TLSClientConfig: tc, ForceAttemptHTTP2: true,
 		DialContext: (&net.Dialer{Timeout: dialTimeout}).DialContext, TLSHandshakeTimeout: dialTimeout,
@@ -119,12 +124,26 @@ func (c *Client) Raw(ctx context.Context, method, path string, query url.Values,
 			return nil, fmt.Errorf("encode request: %w", err)
 		}
 	}
-	res, err := c.send(ctx, c.http, newRequest(method, path, query, body, opts))
+	r := newRequest(method, path, query, body, opts)
+	if method == http.MethodGet || c.token == "" || r.unrepeatable {
+		return c.try(ctx, r)
+	}
+	return c.change(ctx, r)
+}
+
+// try sends r to the members until one answers.
+func (c *Client) try(ctx context.Context, r request) ([]byte, error) {
+	res, err := c.send(ctx, c.http, r)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = res.Body.Close() }() // it was read to its end, or is given up
-	return read(res)
+	raw, err := read(res)
+	var p *Problem
+	if err != nil && r.method != http.MethodGet && !errors.As(err, &p) && !errors.Is(err, fleet.ErrTooLarge) {
+		return nil, outcomeUnknownError{err} // the answer broke off
+	}
+	return raw, err
 }
 
 // send tries the addresses in order until one answers; the next is tried if the request certainly was not sent, or if
@@ -138,7 +157,11 @@ func (c *Client) send(ctx context.Context, h *http.Client, r request) (*http.Res
 		}
 		last = err
 		if ctx.Err() != nil || !notSent(err) && r.method != http.MethodGet {
-			return nil, unreachable(ctx, c.addrs[:i+1], last)
+			err := unreachable(ctx, c.addrs[:i+1], last)
+			if r.method != http.MethodGet && !notSent(last) {
+				return nil, outcomeUnknownError{err}
+			}
+			return nil, err
 		}
 	}
 	return nil, unreachable(ctx, c.addrs, last)
@@ -200,8 +223,11 @@ type Problem struct {
 	// Kind is the machine-readable code, Field what the error is about.
 	Kind  string `json:"kind"`
 	Field string `json:"field,omitempty"`
-	// RequestID finds the request in the members' logs.
+	// RequestID finds the request in the members' logs, TraceID in traces.
 	RequestID string `json:"request_id,omitempty"`
+	TraceID   string `json:"trace_id,omitempty"`
+	// OutcomeUnknown: a change may or may not have taken effect. Repeat it with the same Idempotency-Key.
+	OutcomeUnknown bool `json:"outcome_unknown,omitempty"`
 }
 
 // Error is the detail, written for people.
@@ -210,6 +236,11 @@ func (p *Problem) Error() string { return p.Detail }
 // Unwrap returns the sentinel of the kind.
 func (p *Problem) Unwrap() error {
 	return &fleet.Error{Kind: p.Kind, Field: p.Field, Message: p.Detail}
+}
+
+// Is makes errors.Is find fleet.ErrOutcomeUnknown.
+func (p *Problem) Is(target error) bool {
+	return p.OutcomeUnknown && target == fleet.ErrOutcomeUnknown //nolint:errorlint // the sentinel itself
 }
 
 func read(res *http.Response) ([]byte, error) {

@@ -127,29 +127,6 @@ func TestTheNextMemberIsAskedWhenOneCannotBeReached(t *testing.T) {
 	}
 }
 
-func TestAWriteWithAnUnknownOutcomeIsNotRepeated(t *testing.T) {
-	broken, good := serve(t, hangUp), serve(t, answer(`{}`))
-	for method, repeated := range map[string]int64{http.MethodPost: 0, http.MethodPatch: 0, http.MethodDelete: 0, http.MethodGet: 1} {
-		t.Run(method, func(t *testing.T) {
-			c := open(t, append(broken.ca(), good.ca()...), broken.addr(), good.addr())
-			before := good.hits.Load()
-			_, err := c.Raw(t.Context(), method, "/v1/x", nil, map[string]int{"n": 1})
-			if n := good.hits.Load() - before; n != repeated {
-				t.Errorf("the next member got %d requests, want %d", n, repeated)
-			}
-			if repeated == 1 {
-				if err != nil {
-					t.Error(err)
-				}
-				return
-			}
-			if !errors.Is(err, fleet.ErrUnavailable) || !strings.Contains(err.Error(), broken.addr()) || strings.Contains(err.Error(), good.addr()) {
-				t.Errorf("got %v, want unavailable and the address that was tried", err)
-			}
-		})
-	}
-}
-
 func TestAnErrorThatAMemberAnsweredIsNotTakenToTheNext(t *testing.T) {
 	p := `{"title":"Service Unavailable","status":503,"kind":"unavailable","detail":"no leader","request_id":"r1"}`
 	first := serve(t, func(w http.ResponseWriter, _ *http.Request) {

@@ -12,6 +12,7 @@ type request struct {
 	query        url.Values
 	body         []byte
 	header       http.Header
+	unrepeatable bool
 }
 
 // Option is something about one request that is not in its path or body.
@@ -27,6 +28,12 @@ func IfMatchAny() Option { return header("If-Match", "*") }
 
 // IfNoneMatch makes an object by PUT only if there is none.
 func IfNoneMatch() Option { return header("If-None-Match", "*") }
+
+// Key is the idempotency key of a change, in place of one that the client makes.
+func Key(key string) Option { return header(headerKey, key) }
+
+// Unrepeatable is for a change that the API cannot remember by a key: when its outcome is unknown, it is not sent again.
+func Unrepeatable() Option { return func(r *request) { r.unrepeatable = true } }
 
 func header(name, value string) Option {
 	return func(r *request) { r.header.Set(name, value) }

@@ -40,7 +40,8 @@ type (
 	// JoinTokenCreated shows a join token's secret, once.
 	JoinTokenCreated struct {
 		fleet.JoinToken
-		Secret string `json:"token" doc:"the join token; it is shown this one time"`
+		Secret string `json:"token,omitempty" doc:"the join token; it is shown this one time"`
+		Note   string `json:"note,omitempty" doc:"why there is no secret, when a repeated request is answered again"`
 	}
 
 	// HostCreate protects a host.

@@ -29,6 +29,23 @@ type Header struct {
 	Reason    string `json:"reason,omitempty"`
 	// Approval is the approval that the command carries out: it counts once.
 	Approval fleet.ApprovalID `json:"approval,omitempty"`
+	// Once makes the command take effect once, with every other one of the same caller and key.
+	Once *Once `json:"once,omitempty"`
+}
+
+// Once is the idempotency key of a command.
+type Once struct {
+	Caller string `json:"caller"`
+	Key    string `json:"key"`
+	// Request is the SHA-256 of what was asked for, in hex: the same key with another is refused.
+	Request string `json:"request"`
+	// Expires is when the key may be forgotten.
+	Expires time.Time `json:"expires"`
+}
+
+// Replay is the answer of a command whose key was applied before: the object of that time, as JSON.
+type Replay struct {
+	Answer json.RawMessage
 }
 
 // Body is one of the commands below.

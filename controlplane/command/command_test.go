@@ -255,3 +255,23 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func TestAnIdempotencyKeyIsInTheHeaderAndOnlyThen(t *testing.T) {
+	h := header()
+	plain, err := command.Encode(h, command.MemberRemove{ID: "m1"})
+	if err != nil || bytes.Contains(plain, []byte("once")) {
+		t.Fatalf("%v: %s", err, plain)
+	}
+	h.Once = &command.Once{Caller: "token/tok-1", Key: "k", Request: "sum", Expires: time.Date(2026, 11, 6, 1, 2, 3, 0, time.UTC)}
+	got, err := command.Encode(h, command.MemberRemove{ID: "m1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `"once":{"caller":"token/tok-1","key":"k","request":"sum","expires":"2026-11-06T01:02:03Z"}}`
+	if !bytes.Contains(got, []byte(want)) {
+		t.Errorf("the encoding changed: %s", got)
+	}
+	if back, _, err := command.Decode(got); err != nil || !cmp.Equal(h, back, equal...) {
+		t.Errorf("%v: %+v", err, back)
+	}
+}

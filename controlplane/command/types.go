@@ -55,6 +55,7 @@ const (
 	TypeClusterRestore
 	TypeIncarnationStart
 	TypeDrillPut
+	TypeKeysExpire
 )
 
 var names = map[Type]string{
@@ -75,7 +76,8 @@ var names = map[Type]string{
 	TypeUserPut:        "user_put", TypeUserDelete: "user_delete", TypeRolePut: "role_put", TypeRoleDelete: "role_delete", TypeTokenIssue: "token_issue",
 	TypeTokensUsed: "tokens_used", TypeAccessPut: "access_put", TypeApprovalPut: "approval_put", TypeApprovalDecide: "approval_decide", TypeApprovalFinish: "approval_finish",
 	TypeSnapshotStage: "snapshot_stage", TypeClusterRestore: "cluster_restore", TypeIncarnationStart: "incarnation_start",
-	TypeDrillPut: "drill_put",
+	TypeDrillPut:   "drill_put",
+	TypeKeysExpire: "keys_expire",
 }
 
 // String is the command's stable name, as it stands in the audit log.
@@ -145,4 +147,5 @@ var bodies = map[Type]func() Body{
 	TypeClusterRestore:    func() Body { return &ClusterRestore{} },
 	TypeIncarnationStart:  func() Body { return &IncarnationStart{} },
 	TypeDrillPut:          func() Body { return &DrillPut{} },
+	TypeKeysExpire:        func() Body { return &KeysExpire{} },
 }

@@ -13,7 +13,7 @@ import (
 
 // ErrOutcomeUnknown is wrapped beside fleet.ErrUnavailable or fleet.ErrTimeout when a command may or may not have been
 // committed. Without it, the command was not and will not be.
-var ErrOutcomeUnknown = errors.New("outcome unknown")
+var ErrOutcomeUnknown = fleet.ErrOutcomeUnknown
 
 var errClosed = fmt.Errorf("%w: this member is stopping", fleet.ErrUnavailable)
 

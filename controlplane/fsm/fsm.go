@@ -41,7 +41,7 @@ func (f *FSM) Apply(l *raft.Log) any {
 	tx := f.state.Write()
 	defer tx.Abort()
 	p := &processor{tx: tx, index: l.Index, header: h}
-	obj, err := p.admitted(body)
+	obj, err := p.once(body)
 	if err != nil {
 		// The index moves on even when the command is refused: equal index, equal hash.
 		tx.Abort()
@@ -169,6 +169,9 @@ func (p *processor) apply(b command.Body) (any, error) {
 		return p.incarnationStart(b)
 	case *command.DrillPut:
 		return p.drillPut(b)
+	case *command.KeysExpire:
+		p.keysExpire(b)
+		return nil, nil
 	}
 	if obj, known, err := p.access(b); known {
 		return obj, err

@@ -48,7 +48,7 @@ var codecs = []codec{
 	rowsOf[fleet.Tenant](Tenants), rowsOf[fleet.TokenRecord](Tokens), rowsOf[fleet.Host](Hosts), rowsOf[fleet.Label](Labels),
 	rowsOf[fleet.Rule](Rules), rowsOf[fleet.JoinTokenRecord](JoinTokens), rowsOf[fleet.Node](Nodes), rowsOf[fleet.GroupHead](Heads),
 	rowsOf[fleet.Challenge](Challenges), rowsOf[fleet.OrderRecord](Orders), rowsOf[fleet.CertificateRecord](Certificates),
-	rowsOf[fleet.Entry](Entries), rowsOf[fleet.AuditEntry](Audit),
+	rowsOf[fleet.Entry](Entries), rowsOf[fleet.AuditEntry](Audit), rowsOf[fleet.Once](Keys),
 	rowsOf[fleet.HostOrigins](Origins),
 	rowsOf[fleet.AuditSegment](AuditSegments), rowsOf[fleet.AuditCheckpoint](AuditCheckpoints),
 	rowsOf[fleet.User](Users), rowsOf[fleet.CustomRole](Roles), rowsOf[fleet.AccessPolicy](Access), rowsOf[fleet.Approval](Approvals),

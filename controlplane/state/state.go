@@ -100,6 +100,7 @@ const (
 	Access       Table = "access"
 	Approvals    Table = "approvals"
 	Audit        Table = "audit"
+	Keys         Table = "keys"
 	Origins      Table = "origins"
 	// AuditSegments are the rows of sealed segments, AuditCheckpoints what was signed since the last of them.
 	AuditSegments    Table = "audit_segments"
@@ -162,6 +163,7 @@ func schema() *memdb.DBSchema {
 		table(Roles, field("Key"), by(indexTenant, "Tenant")),
 		table(Access, field("ID")),
 		table(Approvals, field("ID")),
+		keysTable(),
 		table(Origins, field("Host")),
 		table(Audit, &memdb.UintFieldIndex{Field: "Seq"}, auditOfTenant),
 		table(AuditSegments, &memdb.UintFieldIndex{Field: "From"}),

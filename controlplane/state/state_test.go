@@ -65,6 +65,10 @@ func full(t *testing.T) *state.Store {
 	tx.PutOrder(fleet.OrderRecord{Order: fleet.Order{ID: "o1", Host: "a.example.com", Tenant: "acme", State: fleet.OrderQueued}, Key: sealed("k"), CSR: []byte("csr"), SPKI: "spki"})
 	tx.PutOrder(fleet.OrderRecord{Order: fleet.Order{ID: "o2", Host: "b.example.com"}})
 	tx.PutCertificate(fleet.CertificateRecord{Certificate: fleet.Certificate{Host: "a.example.com", Generation: 1, NotAfter: noon}, Key: sealed("k")})
+	for i := range uint64(3) {
+		tx.PutOnce(fleet.Once{Caller: "tenant/acme", Key: fmt.Sprint("k", i), Request: "r", Answer: []byte(`{"a":"\u003c"}`), AnswerSum: "s", Expires: noon, Index: 30 + i, Seq: 5 + i, Bytes: 12 * i})
+	}
+	tx.PutOnce(fleet.Once{Caller: "tenant/ac", Key: "k0", Expires: noon.Add(time.Hour), Index: 40, Seq: 1})
 	tx.PutEntry(fleet.Entry{Key: "acme/a", Value: []byte("v"), UpdatedAt: noon})
 	tx.PutEntry(fleet.Entry{Key: "acme/a/b"})
 	tx.PutEntry(fleet.Entry{Key: "acme/ab"})
@@ -482,4 +486,33 @@ func FuzzRestore(f *testing.F) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+func TestKeysAreInTheOrderOfTheirCallersAndOfTheLog(t *testing.T) {
+	v := full(t).Read()
+	oldest, ok := v.OldestOnce("tenant/acme")
+	newest, also := v.NewestOnce("tenant/acme")
+	if !ok || !also || oldest.Key != "k0" || newest.Key != "k2" {
+		t.Errorf("got %+v and %+v", oldest, newest)
+	}
+	if one, ok := v.NewestOnce("tenant/ac"); !ok || one.Caller != "tenant/ac" {
+		t.Errorf("got %+v", one)
+	}
+	for _, nobody := range []string{"tenant/a", "tenant/acmee", "a", "z", ""} {
+		if o, ok := v.NewestOnce(nobody); ok {
+			t.Errorf("%q has %+v", nobody, o)
+		}
+		if o, ok := v.OldestOnce(nobody); ok {
+			t.Errorf("%q has %+v", nobody, o)
+		}
+	}
+	if n := len(v.OnceExpired(noon, 10)); n != 3 {
+		t.Errorf("%d keys are over, want 3", n)
+	}
+	if es := v.OnceExpired(noon, 2); len(es) != 2 || es[0].Key != "k0" {
+		t.Errorf("got %+v", es)
+	}
+	if n := len(v.OnceExpired(noon.Add(-1), 10)); n != 0 {
+		t.Errorf("%d keys are over before their time", n)
+	}
 }

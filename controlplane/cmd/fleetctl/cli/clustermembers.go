@@ -28,7 +28,7 @@ func (a *app) clusterTransferLeader() *cobra.Command {
 				return a.say("member %s leads already", t.Leader)
 			}
 			return a.say("member %s handed over, member %s leads", t.From, t.Leader)
-		})
+		}, client.Unrepeatable())
 	}
 	return cmd
 }

@@ -78,7 +78,7 @@ func (a *app) session() (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := client.Options{Token: s.Token}
+	o := client.Options{Token: s.Token, Key: a.flags.key}
 	for _, addr := range s.Addr {
 		if addr = strings.TrimSpace(addr); addr != "" {
 			o.Addrs = append(o.Addrs, addr)
@@ -138,8 +138,8 @@ func apiPath(parts ...string) string {
 }
 
 // call sends a request; the answer is printed as it came with -o json, else show gets it decoded.
-func call[T any](ctx context.Context, a *app, s *session, method, path string, in any, show func(T) error) error {
-	raw, err := s.Raw(ctx, method, path, nil, in)
+func call[T any](ctx context.Context, a *app, s *session, method, path string, in any, show func(T) error, opts ...client.Option) error {
+	raw, err := s.Raw(ctx, method, path, nil, in, opts...)
 	if err != nil {
 		return err
 	}

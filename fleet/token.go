@@ -44,6 +44,13 @@ func ParseToken(text string) (id TokenID, secret string, err error) {
 	return TokenID(parts[1]), parts[2][:secretLength], nil
 }
 
+// Mistyped reports whether text has the shape of a token whose checksum does not match.
+func Mistyped(text string) bool {
+	i := strings.LastIndexByte(text, '.')
+	_, _, err := ParseToken(text)
+	return err != nil && strings.HasPrefix(text, TokenPrefix+".") && len(text)-i-1 == secretLength+checksumLength
+}
+
 // Ended reports whether the token's life is over.
 func (t Token) Ended(now time.Time) bool { return !t.ExpiresAt.IsZero() && !now.Before(t.ExpiresAt) }
 

@@ -14,6 +14,9 @@ func (a *API) HurryTails(heartbeat, recheck time.Duration) {
 // HurryBodies makes the API wait less for a body.
 func (a *API) HurryBodies(d time.Duration) { a.bodyTimeout = d }
 
+// HurrySettling makes the end of a token wait less for other members.
+func (a *API) HurrySettling(d time.Duration) { a.settleTimeout = d }
+
 // MaxTails bounds the open streams of a tenant.
 const MaxTails = maxTails
 

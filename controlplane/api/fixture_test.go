@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -451,6 +452,19 @@ func (f *fixture) tenant(id fleet.TenantID, form fleet.Form) (token string) {
 	var made client.TokenCreated
 	f.op().call("POST", "/v1/tenants/"+string(id)+"/tokens", client.TokenCreate{}).want(201).into(&made)
 	return made.Secret
+}
+
+// entries counts the entries of the log.
+func (f *fixture) entries() int {
+	f.log.mu.Lock()
+	defer f.log.mu.Unlock()
+	return len(f.log.entries)
+}
+
+// hash is what is stored of a secret.
+func hash(secret string) []byte {
+	sum := sha256.Sum256([]byte(secret))
+	return sum[:]
 }
 
 // audit is the whole audit log.

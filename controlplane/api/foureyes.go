@@ -194,7 +194,7 @@ func (a *API) carryOut(ctx context.Context, op operation, ap fleet.Approval, app
 		fallthrough
 	default:
 		failed = a.replay(ctx, ap, caller{
-			token: requester, source: approver.source, requestID: approver.requestID, approval: ap.ID, approvedBy: approver.token.Owner,
+			token: requester, reason: ap.Reason, source: approver.source, requestID: approver.requestID, approval: ap.ID, approvedBy: approver.token.Owner,
 		})
 	}
 	if now, err := a.approval(string(ap.ID)); failed == "" || err != nil || now.State != fleet.ApprovalApproved {

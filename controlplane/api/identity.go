@@ -35,6 +35,8 @@ type caller struct {
 	// tried is the token that was shown and is not accepted here.
 	tried    fleet.TokenID
 	rejected bool
+	// reason is why, for the audit log.
+	reason string
 	// approval is what the request carries out, approvedBy the second person.
 	approval   fleet.ApprovalID
 	approvedBy fleet.UserID

@@ -12,6 +12,7 @@ import (
 	"path"
 	"runtime/debug"
 	"time"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/trace"
 
@@ -27,6 +28,8 @@ const (
 	headerIdentity = "Edgefleet-Identity"
 	// headerRequestID names a request in answers, logs and the audit log.
 	headerRequestID = "X-Request-Id"
+	// headerReason is why a change is made, for the audit log.
+	headerReason = "Edgefleet-Reason"
 	// headerIndex is the log index that an answer includes.
 	headerIndex = "Edgefleet-Index"
 )
@@ -66,6 +69,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serve answers r, or returns why it does not.
 func (a *API) serve(w http.ResponseWriter, r *http.Request, c *caller) error {
 	identified := a.identify(c, r)
+	if c.reason = r.Header.Get(headerReason); len(c.reason) > fleet.MaxCommentLength || !utf8.ValidString(c.reason) {
+		return fleet.NewError(fleet.ErrTooLarge, "reason", "the reason has %d bytes; use at most %d, of UTF-8", len(c.reason), fleet.MaxCommentLength)
+	}
 	w.Header().Set(headerRequestID, c.requestID)
 	for _, name := range []string{headerForwarded, headerSource, headerIdentity} {
 		r.Header.Del(name) // whoever may be believed was

@@ -28,6 +28,7 @@ type described struct {
 	Summary     string                `json:"summary"`
 	Duty        string                `json:"x-duty"`
 	Scope       string                `json:"x-scope"`
+	FourEyes    bool                  `json:"x-four-eyes"`
 	Permission  string                `json:"x-permission"`
 	Audit       string                `json:"x-audit"`
 	Security    []map[string][]string `json:"security"`

@@ -309,7 +309,7 @@ func (a *API) view() *state.View { return a.o.State.Read() }
 // header says who proposes.
 func (a *API) header(ctx context.Context) command.Header {
 	c := callerOf(ctx)
-	h := command.Header{Time: a.o.Now().UTC(), RequestID: c.requestID, Approval: c.approval, Actor: fleet.Actor{
+	h := command.Header{Time: a.o.Now().UTC(), RequestID: c.requestID, Reason: c.reason, Approval: c.approval, Actor: fleet.Actor{
 		Name: c.name(), Source: c.source, Party: fleet.Vendor, User: c.token.Owner, ApprovedBy: c.approvedBy,
 	}}
 	if c.token.ID != "" {

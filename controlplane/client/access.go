@@ -1,6 +1,7 @@
 package client
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/edgefleet/edgefleet/fleet"
@@ -94,3 +95,16 @@ type (
 		Permissions []fleet.Permission `json:"permissions" doc:"what the token may do, in its scope"`
 	}
 )
+
+// Held is the answer to a request that waits for a second person: nothing was changed yet.
+//
+//nolint:errname // what the API calls it
+type Held struct{ fleet.Approval }
+
+// Error says who can go on.
+func (h *Held) Error() string {
+	return fmt.Sprintf("nothing is changed yet: this needs a second person; until %s another administrator can run 'fleetctl approval approve %s'", h.ExpiresAt.Format("2006-01-02 15:04 MST"), h.ID)
+}
+
+// Unwrap makes it a denial for now.
+func (h *Held) Unwrap() error { return fleet.ErrDenied }

@@ -251,6 +251,12 @@ func read(res *http.Response) ([]byte, error) {
 	if len(body) > maxBody {
 		return nil, fmt.Errorf("%w: the answer has more than %d bytes: ask for less", fleet.ErrTooLarge, maxBody)
 	}
+	if res.StatusCode == http.StatusAccepted {
+		held := &Held{}
+		if err := json.Unmarshal(body, &held.Approval); err == nil && held.ID != "" {
+			return nil, held
+		}
+	}
 	if res.StatusCode < 300 {
 		return body, nil
 	}

@@ -20,13 +20,13 @@ import (
 type revised interface{ AtRevision() uint64 }
 
 // change reads an object, makes a request body of it and patches it, if it is still as it was read.
-func change[T revised](ctx context.Context, a *app, s *session, path string, edit func(T) any, show func(T) error) error {
+func change[T revised](ctx context.Context, a *app, s *session, path string, edit func(T) any, show func(T) error, opts ...client.Option) error {
 	var before []byte
 	var read T
 	if err := s.read(ctx, path, nil, &before, &read); err != nil {
 		return err
 	}
-	raw, err := s.Raw(ctx, http.MethodPatch, path, nil, edit(read), client.IfMatch(read))
+	raw, err := s.Raw(ctx, http.MethodPatch, path, nil, edit(read), append(opts, client.IfMatch(read))...)
 	if err != nil {
 		return s.explain(ctx, path, before, err)
 	}

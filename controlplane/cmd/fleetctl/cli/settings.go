@@ -93,6 +93,9 @@ func (a *app) session() (*session, error) {
 			return nil, fleet.Invalid("token-file", "%s holds no token: one line such as eft1.…", s.TokenFile)
 		}
 	}
+	if fleet.Mistyped(o.Token) {
+		return nil, fleet.NewError(fleet.ErrUnauthenticated, "token", "the API token is mistyped: its checksum does not match; copy it again")
+	}
 	if s.CACert != "" {
 		if o.CACert, err = a.readFile("cacert", s.CACert); err != nil {
 			return nil, err

@@ -23,6 +23,11 @@ func (a *app) whoamiCommand() *cobra.Command {
 				t.row("role", w.Token.Role)
 				t.row("tenant", w.Token.Tenant)
 				t.row("acts for", "the "+w.Party)
+				t.row("user", w.Token.Owner)
+				t.row("permissions", join(w.Permissions))
+				if !w.Token.ExpiresAt.IsZero() {
+					t.row("ends", a.age(w.Token.ExpiresAt))
+				}
 				t.row("comment", w.Token.Comment)
 				t.row("made", a.age(w.Token.CreatedAt))
 				return t.flush()

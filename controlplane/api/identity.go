@@ -171,7 +171,7 @@ func (a *API) authenticate(c *caller, header string) error {
 		return nil
 	}
 	c.rejected, c.unknown, c.tried = true, err == nil, id
-	return fleet.NewError(fleet.ErrUnauthenticated, "token", "the API token is not accepted: it is mistyped, unknown, or has ended; check FLEETCTL_TOKEN, or ask for a new token")
+	return fleet.NewError(fleet.ErrUnauthenticated, "token", "the API token is not known, or not any more: check FLEETCTL_TOKEN, or ask for a new token")
 }
 
 // rejected counts a failed authentication, and returns err, or that there were too many.

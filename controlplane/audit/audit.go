@@ -173,7 +173,9 @@ func (l *Log) checkOne(v *state.View) {
 	}
 }
 
+// drop forgets a segment whose file is damaged or gone, with the index, by which it would be taken for good again.
 func (l *Log) drop(s fleet.AuditSegment) {
+	_ = os.Remove(l.indexPath(s)) // it is there or not
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.held, s.From)

@@ -1,14 +1,12 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/url"
-	"os"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,27 +15,54 @@ import (
 )
 
 func (a *app) auditCommand() *cobra.Command {
-	return group("audit", "Who changed what", "Every change is an audit entry; each holds the hash of the one before, so that none can be changed or removed unseen.",
-		a.auditList(), a.auditVerify(), a.auditExport())
+	return group("audit", "Who changed what", "Every change is an audit entry; each holds the hash of the one before, and the control plane signs the chain, so that none can be changed or removed unseen.",
+		a.auditList(), a.auditVerify(), a.auditExport(), a.auditKey())
 }
 
-func auditListing(after uint64, limit int) listing {
-	l := listing{path: apiPath("audit"), query: url.Values{}, cursor: "after", limit: limit}
-	if after > 0 {
-		l.query.Set("after", strconv.FormatUint(after, 10))
+// auditFilters are the flags that select entries, by the API's names of the parameters.
+func auditFilters(cmd *cobra.Command) map[string]*string {
+	f := cmd.Flags()
+	return map[string]*string{
+		"actor":      f.String("actor", "", "only what this actor did, such as token/tok-1 or leader/hosts"),
+		"object":     f.String("object", "", "only what was done to this object, such as host/shop.example.com"),
+		"operation":  f.String("operation", "", "only this operation, such as host_put"),
+		"request_id": f.String("request-id", "", "only what this request did: X-Request-Id of an answer"),
 	}
-	return l
 }
 
 func (a *app) auditList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Short: "List audit entries, oldest first; a tenant sees its own", Args: exact(),
-		Example: "  fleetctl audit list --after 1200 --limit 20",
+		Long:    "List audit entries, oldest first. A tenant sees its own; an operator sees all, or with --tenant those of one. With -o json and --follow one entry a line.",
+		Example: "  fleetctl audit list --newest -n 20\n  fleetctl audit list --object host/shop.example.com --since 7d --all\n  fleetctl audit list --follow",
 	}
-	after := cmd.Flags().Uint64("after", 0, "entries behind this number")
-	limit := cmd.Flags().Int("limit", 50, "how many at most")
-	all := cmd.Flags().Bool("all", false, "all of them")
+	filters := auditFilters(cmd)
+	f := cmd.Flags()
+	since := f.String("since", "", "not before: a time ago such as 1h or 7d, or a time such as 2026-11-21T14:00:00Z")
+	until := f.String("until", "", "before: a time as in --since")
+	after := f.Uint64("after", 0, "entries behind this number; with --newest, those before it")
+	newest := f.Bool("newest", false, "newest first")
+	follow := f.Bool("follow", false, "show entries as they come, until Ctrl-C")
+	limit := f.IntP("limit", "n", 50, "how many at most")
+	all := f.Bool("all", false, "all of them")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		q := url.Values{}
+		for name, v := range filters {
+			set(q, name, *v)
+		}
+		for name, v := range map[string]string{"since": *since, "until": *until} {
+			if v == "" {
+				continue
+			}
+			t, err := a.parseTime(cmd, v)
+			if err != nil {
+				return err
+			}
+			q.Set(name, t.UTC().Format(time.RFC3339))
+		}
+		if *after > 0 {
+			q.Set("after", strconv.FormatUint(*after, 10))
+		}
 		n, err := limitOf(cmd, *limit, *all)
 		if err != nil {
 			return err
@@ -46,171 +71,104 @@ func (a *app) auditList() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		set(q, "tenant", a.flags.tenant)
+		l := listing{path: apiPath("audit"), query: q, cursor: "after", limit: n}
+		switch {
+		case *follow && *newest:
+			return usagef(cmd, "give --follow or --newest, not both")
+		case *follow:
+			return a.auditFollow(cmd.Context(), s, l, *after)
+		case *newest:
+			q.Set("newest", "true")
+		}
 		header := []string{"SEQ", "TIME", "WHO", "PARTY", "OPERATION", "OBJECT", "TENANT", "REASON"}
-		return show(cmd.Context(), a, s, auditListing(*after, n), header, func(e fleet.AuditEntry) []any {
+		return show(cmd.Context(), a, s, l, header, func(e fleet.AuditEntry) []any {
 			return []any{e.Seq, a.age(e.Time), e.Name, e.Party, e.Operation, e.Object, e.Tenant, e.Reason}
 		})
 	}
 	return cmd
 }
 
-func (a *app) auditVerify() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "verify [FILE]", Short: "Check that no audit entry was changed, removed or added", Args: atMost("FILE"),
-		Long: "Check the chain of hashes over all audit entries, from the API or from an export. Exit 1 if it is broken.\n" +
-			"A tenant has some of the entries only, so with its token, or with --each, every entry is checked by itself.",
-		Example: "  fleetctl audit verify\n  fleetctl audit verify audit.ndjson",
+func set(q url.Values, name, value string) {
+	if value != "" {
+		q.Set(name, value)
 	}
-	each := cmd.Flags().Bool("each", false, "the file is a tenant's export, which has gaps: check every entry by itself")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c := &chain{single: *each}
-		var err error
-		if len(args) > 0 {
-			err = a.verifyFile(args[0], c)
-		} else {
-			err = a.verifyAPI(cmd.Context(), c)
-		}
+}
+
+// followEvery is the pause between two looks at the end of the audit log.
+const followEvery = time.Second
+
+// auditFollow shows entries behind after, or else behind the newest, as they come.
+func (a *app) auditFollow(ctx context.Context, s *session, l listing, after uint64) error {
+	if after == 0 {
+		page, err := client.Get[client.Page[fleet.AuditEntry]](ctx, s.Client, l.path, url.Values{"newest": {"true"}, "limit": {"1"}})
 		if err != nil {
 			return err
 		}
-		if a.json() {
-			return a.printValue(map[string]any{"entries": c.count, "first": c.first, "last": c.last.Seq, "hash": c.last.Hash, "chained": !c.single})
+		for _, e := range page.Items {
+			after = e.Seq
 		}
-		return a.say("%s", c)
 	}
-	return cmd
-}
-
-// chain checks entries as they come, without keeping them.
-type chain struct {
-	// single: entries of others lie between, so each is checked by itself.
-	single bool
-	count  int
-	first  uint64
-	last   fleet.AuditEntry
-}
-
-func (c *chain) add(e fleet.AuditEntry) error {
-	run := []fleet.AuditEntry{c.last, e}
-	if c.count == 0 || c.single {
-		run = run[1:]
-	}
-	if e.Seq == 1 && e.Prev != fleet.AuditGenesis {
-		return fleet.NewError(fleet.ErrCorrupt, "audit", "audit entry 1 follows another: entries before it were removed")
-	}
-	if err := fleet.VerifyAudit(run); err != nil {
-		return err
-	}
-	if c.count == 0 {
-		c.first = e.Seq
-	}
-	c.count++
-	c.last = e
-	return nil
-}
-
-func (c *chain) String() string {
-	switch {
-	case c.count == 0:
-		return "there are no audit entries"
-	case c.single:
-		return fmt.Sprintf("%d audit entries are as they were written; whether some are missing between them is for the operator to check", c.count)
-	}
-	return fmt.Sprintf("%d audit entries are as they were written, %d to %d; the last has the hash %s", c.count, c.first, c.last.Seq, c.last.Hash)
-}
-
-func (a *app) verifyAPI(ctx context.Context, c *chain) error {
-	s, err := a.session()
-	if err != nil {
-		return err
-	}
-	who, err := client.Get[client.Whoami](ctx, s.Client, apiPath("whoami"), nil)
-	if err != nil {
-		return err
-	}
-	c.single = c.single || who.Token.Role == fleet.RoleTenant
-	err = auditListing(0, 0).each(ctx, s, func(items []json.RawMessage) error {
-		for _, item := range items {
-			var e fleet.AuditEntry
-			if err := json.Unmarshal(item, &e); err != nil {
-				return fleet.NewError(fleet.ErrCorrupt, "audit", "an audit entry after %d cannot be read: %v", c.last.Seq, err)
+	l.limit = 0
+	for {
+		l.query.Set("after", strconv.FormatUint(after, 10))
+		err := l.each(ctx, s, func(items []json.RawMessage) error {
+			for _, item := range items {
+				var e fleet.AuditEntry
+				if err := json.Unmarshal(item, &e); err != nil {
+					return fleet.NewError(fleet.ErrCorrupt, "audit", "an audit entry after %d cannot be read: %v", after, err)
+				}
+				after = e.Seq
+				if err := a.auditLine(item, e); err != nil {
+					return err
+				}
 			}
-			if err := c.add(e); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err == nil && !c.single && c.count > 0 && c.first != 1 {
-		return fleet.NewError(fleet.ErrCorrupt, "audit", "the first audit entry is %d, not 1: entries before it were removed", c.first)
-	}
-	return err
-}
-
-// maxAuditLine bounds one line of an export.
-const maxAuditLine = 4 << 20
-
-// verifyFile checks an export; one that begins after the first entry is checked from there.
-func (a *app) verifyFile(path string, c *chain) error {
-	r := a.In
-	if path != "-" {
-		f, err := os.Open(path)
+			return nil
+		})
 		if err != nil {
-			return fleet.Invalid("file", "%v", err)
+			return err
 		}
-		defer func() { _ = f.Close() }() // it was only read
-		r = f
-	}
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, maxAuditLine)
-	for n := 1; lines.Scan(); n++ {
-		if len(lines.Bytes()) == 0 {
-			continue
-		}
-		var e fleet.AuditEntry
-		if err := fleet.DecodeStrict(lines.Bytes(), &e); err != nil {
-			return fleet.NewError(fleet.ErrCorrupt, "file", "%s:%d: %v", path, n, err)
-		}
-		if err := c.add(e); err != nil {
-			return fleet.NewError(fleet.ErrCorrupt, "file", "%s:%d: %v", path, n, err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(followEvery):
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return fleet.Invalid("file", "read %s: %v", path, err)
-	}
-	return nil
 }
 
-func (a *app) auditExport() *cobra.Command {
+func (a *app) auditLine(raw json.RawMessage, e fleet.AuditEntry) error {
+	if a.json() {
+		return write(a.Out, append(raw[:len(raw):len(raw)], '\n'))
+	}
+	return write(a.Out, fmt.Appendf(nil, "%8d  %s  %-24s  %-18s  %s  %s\n", e.Seq, e.Time.UTC().Format(time.RFC3339), clean(e.Name), clean(e.Operation), clean(e.Object), clean(e.Reason)))
+}
+
+func (a *app) auditKey() *cobra.Command {
 	return &cobra.Command{
-		Use: "export FILE", Short: "Write all audit entries to a file, one JSON object a line", Args: exact("FILE"),
-		Long:    "Write all audit entries to a file of mode 0600, one JSON object a line, as the API gave them; - is the standard output. The file appears when it is complete.",
-		Example: "  fleetctl audit export audit.ndjson && fleetctl audit verify audit.ndjson",
+		Use: "key [FILE]", Short: "Show the key that exports are verified with", Args: atMost("FILE"),
+		Long: "Show the audit key (Ed25519, public half, PEM), or write it to FILE. Give it to auditors once, by a way of its own, and tell them the fingerprint:\n" +
+			"an export that is verified with the key that came with it proves nothing about who made it.",
+		Example: "  fleetctl audit key audit-key.pem\n  fleetctl audit verify audit.ndjson --key audit-key.pem",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := a.session()
 			if err != nil {
 				return err
 			}
-			count := 0
-			fill := func(w io.Writer) error {
-				return auditListing(0, 0).each(cmd.Context(), s, func(items []json.RawMessage) error {
-					for _, item := range items {
-						count++
-						if err := write(w, append(item, '\n')); err != nil {
-							return err
-						}
-					}
-					return nil
-				})
-			}
-			if args[0] == "-" {
-				return fill(a.Out)
-			}
-			if err := replaceFile(args[0], func(f *os.File) error { return fill(f) }); err != nil {
+			k, err := client.Get[client.AuditKey](cmd.Context(), s.Client, apiPath("audit", "key"), nil)
+			switch {
+			case err != nil:
 				return err
+			case len(args) > 0:
+				if err := replaceFile(args[0], writing([]byte(k.PEM))); err != nil {
+					return fleet.Invalid("file", "write %s: %v", args[0], err)
+				}
+				a.note("the audit key of cluster %s is in %s; its fingerprint is %s", k.Cluster, args[0], k.Fingerprint)
+				return nil
+			case a.json():
+				return a.printValue(k)
 			}
-			a.note("%d audit entries are in %s", count, args[0])
-			return nil
+			a.note("audit key of cluster %s, fingerprint %s", k.Cluster, k.Fingerprint)
+			return write(a.Out, []byte(k.PEM))
 		},
 	}
 }

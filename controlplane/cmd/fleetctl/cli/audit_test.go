@@ -2,17 +2,23 @@ package cli_test
 
 import (
 	"bytes"
+	"crypto/ed25519"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/fleet/audit"
 )
+
+var auditSeed = ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+
+func signAudit(b []byte) ([]byte, error) { return ed25519.Sign(auditSeed, b), nil }
 
 // entries makes a chain of n audit entries.
 func entries(t *testing.T, n int) []fleet.AuditEntry {
@@ -22,7 +28,7 @@ func entries(t *testing.T, n int) []fleet.AuditEntry {
 	for i := range out {
 		e, err := fleet.AuditEntry{
 			Seq: uint64(i + 1), Time: noon(), Actor: fleet.Actor{Name: "token/tok-1", Party: fleet.Vendor},
-			Operation: "tenant_put", Object: "tenant/acme", After: json.RawMessage(`{"name":"<A & B>"}`),
+			Operation: "tenant_put", Object: "tenant/acme", After: json.RawMessage(`{"name":"\u003cA\u003e"}`),
 		}.Chain(prev)
 		if err != nil {
 			t.Fatal(err)
@@ -32,143 +38,192 @@ func entries(t *testing.T, n int) []fleet.AuditEntry {
 	return out
 }
 
-// ndjson is entries as the API gives them, without escaping HTML.
-func ndjson(t *testing.T, es []fleet.AuditEntry) string {
+// part is the export of es[from-1:to] as one part of the export of all.
+func part(t *testing.T, es []fleet.AuditEntry, from, to int) string {
 	t.Helper()
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	for _, e := range es {
-		if err := enc.Encode(e); err != nil {
-			t.Fatal(err)
-		}
+	run := es[from-1 : to]
+	w := audit.NewWriter(audit.Part{Cluster: "c1", From: uint64(from), Until: uint64(len(es)), Prev: run[0].Prev, Key: auditSeed.Public().(ed25519.PublicKey), Time: noon()}) //nolint:forcetypeassert // it is
+	s, _, err := audit.Seal("c1", run)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return b.String()
+	c, err := s.Checkpoint.Sign(signAudit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Block(run, c); err != nil {
+		t.Fatal(err)
+	}
+	b, err := w.Close(signAudit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
-func auditRoutes(t *testing.T, role string, pages ...[]fleet.AuditEntry) string {
+// keyFile holds the audit key, as fleetctl audit key writes it.
+func keyFile(t *testing.T, key ed25519.PrivateKey) string {
 	t.Helper()
-	var routes strings.Builder
-	fmt.Fprintf(&routes, "> GET /v1/whoami\n< 200\n{\"token\":{\"role\":%q}}\n", role)
-	request := "GET /v1/audit?limit=100"
-	for i, page := range pages {
-		next := ""
-		items := strings.ReplaceAll(strings.TrimSpace(ndjson(t, page)), "\n", ",")
-		if i+1 < len(pages) {
-			next = fmt.Sprintf(`,"next":"p%d"`, i)
-		}
-		fmt.Fprintf(&routes, "> %s\n< 200\n{\"items\":[%s]%s}\n", request, items, next)
-		request = fmt.Sprintf("GET /v1/audit?after=p%d&limit=100", i)
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
 	}
-	return routes.String()
+	return file(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
 }
 
-func TestAuditVerifyFindsWhatWasChangedRemovedOrAdded(t *testing.T) {
-	good := entries(t, 4)
-	changed := append([]fleet.AuditEntry{}, good...)
-	changed[2].Object = "tenant/evil"
-	for name, test := range map[string]struct {
-		role  string
-		pages [][]fleet.AuditEntry
-		code  int
-		says  string
-	}{
-		"a good chain over two pages":        {"operator", [][]fleet.AuditEntry{good[:2], good[2:]}, 0, "4 audit entries are as they were written, 1 to 4; the last has the hash " + good[3].Hash},
-		"no entries":                         {"operator", [][]fleet.AuditEntry{nil}, 0, "there are no audit entries"},
-		"a changed entry":                    {"operator", [][]fleet.AuditEntry{changed}, 1, "audit entry 3 was changed after it was written"},
-		"an entry missing between two pages": {"operator", [][]fleet.AuditEntry{good[:2], good[3:]}, 1, "audit entry 4 does not follow entry 2"},
-		"the first entry missing":            {"operator", [][]fleet.AuditEntry{good[1:]}, 1, "the first audit entry is 2, not 1"},
-		"a tenant's entries with gaps":       {"tenant", [][]fleet.AuditEntry{{good[0], good[3]}}, 0, "2 audit entries are as they were written; whether some are missing"},
-		"a tenant's changed entry":           {"tenant", [][]fleet.AuditEntry{{good[0], changed[2]}}, 1, "audit entry 3 was changed"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var out lines
-			code, stderr := run(t.Context(), t, startAPI(t, auditRoutes(t, test.role, test.pages...)), &out, "audit", "verify")
-			if code != test.code || !strings.Contains(out.String()+stderr, test.says) {
-				t.Errorf("exit code %d, want %d; said %q and %q, want %q", code, test.code, out.String(), stderr, test.says)
-			}
-		})
+func file(t *testing.T, name, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
 	}
+	return path
 }
 
 func TestAuditExportIsWhatVerifyReads(t *testing.T) {
-	good := entries(t, 3)
-	file := filepath.Join(t.TempDir(), "audit.ndjson")
-	f := startAPI(t, auditRoutes(t, "operator", good[:2], good[2:]))
-	if code, stderr := run(t.Context(), t, f, &lines{}, "audit", "export", file); code != 0 || stderr != "3 audit entries are in "+file+"\n" {
+	es := entries(t, 5)
+	out := filepath.Join(t.TempDir(), "audit.ndjson")
+	routes := fmt.Sprintf("> GET /v1/audit/export?from=1\n< 200\n%s\n> GET /v1/audit/export?from=3&to=5\n< 200\n%s", part(t, es, 1, 2), part(t, es, 3, 5))
+	if code, stderr := run(t.Context(), t, startAPI(t, routes), &lines{}, "audit", "export", out); code != 0 || stderr != "5 audit entries, 1 to 5, are in "+out+"\n" {
 		t.Fatalf("exit code %d: %s", code, stderr)
 	}
-	got, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
+	got, err := os.ReadFile(out)
+	if err != nil || string(got) != part(t, es, 1, 2)+part(t, es, 3, 5) {
+		t.Fatalf("%v %s", err, got)
 	}
-	if diff := cmp.Diff(ndjson(t, good), string(got)); diff != "" {
-		t.Error(diff)
-	}
-	var out lines
-	if code, stderr := run(t.Context(), t, nil, &out, "audit", "verify", file); code != 0 || !strings.HasPrefix(out.String(), "3 audit entries") {
-		t.Errorf("exit code %d: %s %s", code, out.String(), stderr)
-	}
-	text := string(got)
-	for name, test := range map[string]struct{ content, says string }{
-		"a changed value":    {strings.Replace(text, "A & B", "A & C", 1), ":1: audit entry 1 was changed"},
-		"a removed line":     {strings.Join(strings.SplitAfter(text, "\n")[:1], "") + strings.SplitAfter(text, "\n")[2], ":2: audit entry 3 does not follow entry 1"},
-		"an added field":     {strings.Replace(text, `{"seq":2`, `{"x":1,"seq":2`, 1), ":2: decode json"},
-		"no JSON":            {text + "end\n", ":4: decode json"},
-		"a new first entry":  {ndjson(t, forged(t)), ":1: audit entry 1 follows another"},
-		"a very long line":   {strings.Repeat("x", 5<<20), "token too long"},
-		"gaps of a tenant's": {ndjson(t, []fleet.AuditEntry{good[0], good[2]}), "does not follow"},
+	good := keyFile(t, auditSeed)
+	for name, tc := range map[string]struct {
+		args []string
+		code int
+		says string
+	}{
+		"with the key":                     {[]string{out, "--key", good}, 0, "5 audit entries of cluster c1 are as they were written, 1 to 5; the last has the hash " + es[4].Hash},
+		"without a key":                    {[]string{out}, 0, "signed by the key that came along"},
+		"with another key":                 {[]string{out, "--key", keyFile(t, ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32)))}, 1, "line 1: the export is of another audit key"},
+		"with no key":                      {[]string{out, "--key", out}, 1, "holds no Ed25519 public key"},
+		"an edited entry":                  {[]string{file(t, "a", strings.Replace(string(got), "tenant/acme", "tenant/evil", 1)), "--key", good}, 1, "line 2: audit entry 1 was changed"},
+		"cut off":                          {[]string{file(t, "a", part(t, es, 1, 2)), "--key", good}, 1, "breaks off after entry 2 of 5"},
+		"a file that is not there":         {[]string{out + "x"}, 1, "no such file"},
+		"entries without an export's form": {[]string{file(t, "a", `{"seq":1}`+"\n")}, 1, "line 1: not a line of an export"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bad := filepath.Join(t.TempDir(), "bad.ndjson")
-			if err := os.WriteFile(bad, []byte(test.content), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if code, stderr := run(t.Context(), t, nil, &lines{}, "audit", "verify", bad); code != fleet.ExitFailure || !strings.Contains(stderr, test.says) {
-				t.Errorf("exit code %d, stderr %q, want %q", code, stderr, test.says)
+			var stdout lines
+			code, stderr := run(t.Context(), t, nil, &stdout, append([]string{"audit", "verify"}, tc.args...)...)
+			if code != tc.code || !strings.Contains(stdout.String()+stderr, tc.says) {
+				t.Errorf("exit code %d, want %d; said %q and %q, want %q", code, tc.code, stdout.String(), stderr, tc.says)
 			}
 		})
 	}
-	gaps := filepath.Join(t.TempDir(), "gaps.ndjson")
-	if err := os.WriteFile(gaps, []byte(ndjson(t, []fleet.AuditEntry{good[0], good[2]})), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if code, stderr := run(t.Context(), t, nil, &lines{}, "audit", "verify", "--each", gaps); code != 0 {
-		t.Errorf("--each: exit code %d: %s", code, stderr)
-	}
 }
 
-// forged is an entry 1 that pretends to follow another.
-func forged(t *testing.T) []fleet.AuditEntry {
-	t.Helper()
-	e := entries(t, 1)[0]
-	e, err := e.Chain(strings.Repeat("1", 64))
-	if err != nil {
+func TestAnInterruptedExportGoesOn(t *testing.T) {
+	es := entries(t, 6)
+	for name, left := range map[string]string{
+		"nothing was written":       "",
+		"within the first part":     part(t, es, 1, 2)[:300],
+		"after the first part":      part(t, es, 1, 2),
+		"within a line of the next": part(t, es, 1, 2) + part(t, es, 3, 4)[:700],
+		"all but the name":          part(t, es, 1, 2) + part(t, es, 3, 4) + part(t, es, 5, 6),
+	} {
+		t.Run(name, func(t *testing.T) {
+			out := filepath.Join(t.TempDir(), "audit.ndjson")
+			if err := os.WriteFile(out+".part", []byte(left), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var routes strings.Builder
+			for from, query := range map[int]string{1: "from=1", 3: "from=3&to=6", 5: "from=5&to=6"} {
+				fmt.Fprintf(&routes, "\n> GET /v1/audit/export?%s\n< 200\n%s", query, part(t, es, from, from+1))
+			}
+			if code, stderr := run(t.Context(), t, startAPI(t, routes.String()), &lines{}, "audit", "export", out); code != 0 {
+				t.Fatalf("exit code %d: %s", code, stderr)
+			}
+			if got, err := os.ReadFile(out); err != nil || string(got) != part(t, es, 1, 2)+part(t, es, 3, 4)+part(t, es, 5, 6) {
+				t.Errorf("%v %s", err, got)
+			}
+		})
+	}
+	out := filepath.Join(t.TempDir(), "audit.ndjson")
+	if err := os.WriteFile(out+".part", []byte(strings.Replace(part(t, es, 1, 2), "acme", "evil", 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return []fleet.AuditEntry{e}
+	if code, stderr := run(t.Context(), t, startAPI(t, ""), &lines{}, "audit", "export", out); code != fleet.ExitFailure || !strings.Contains(stderr, "is damaged: remove it") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
 }
 
 func TestAnExportThatBreaksOffLeavesTheOldFile(t *testing.T) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "audit.ndjson")
-	if err := os.WriteFile(file, []byte("old"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	f := startAPI(t, `> GET /v1/audit?limit=100
-< 200
-{"items":[{"seq":1}],"next":"1"}
-> GET /v1/audit?after=1&limit=100
-< 503
-{"status":503,"kind":"unavailable","detail":"no leader"}`)
-	if code, _ := run(t.Context(), t, f, &lines{}, "audit", "export", file); code != fleet.ExitFailure {
+	es := entries(t, 4)
+	out := file(t, "audit.ndjson", "old")
+	routes := "> GET /v1/audit/export?from=1\n< 200\n" + part(t, es, 1, 2) + "\n> GET /v1/audit/export?from=3&to=4\n< 503\n" + `{"status":503,"kind":"unavailable","detail":"no leader"}`
+	if code, _ := run(t.Context(), t, startAPI(t, routes), &lines{}, "audit", "export", out); code != fleet.ExitFailure {
 		t.Errorf("exit code %d", code)
 	}
-	got, err := os.ReadFile(file)
-	if err != nil || string(got) != "old" {
+	if got, err := os.ReadFile(out); err != nil || string(got) != "old" {
 		t.Errorf("the file is %q (%v), want it as it was", got, err)
 	}
-	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
-		t.Errorf("left behind: %v (%v)", left, err)
+	if got, err := os.ReadFile(out + ".part"); err != nil || string(got) != part(t, es, 1, 2) {
+		t.Errorf("what was got is %q (%v)", got, err)
+	}
+}
+
+func TestAuditVerifyAsksEveryMember(t *testing.T) {
+	es := entries(t, 2)
+	evil := entries(t, 2)
+	evil[1].Object = "tenant/evil"
+	evil[1], _ = evil[1].Chain(evil[0].Hash)
+	for name, tc := range map[string]struct {
+		second string
+		code   int
+		says   string
+	}{
+		"all have the same":       {"> GET /v1/audit/export?consistency=stale&from=1&to=2\n< 200\n" + part(t, es, 1, 2), 0, "m2      2        1     2   " + es[1].Hash[:12] + "  verified"},
+		"one has another chain":   {"> GET /v1/audit/export?consistency=stale&from=1&to=2\n< 200\n" + part(t, evil, 1, 2), 1, "another chain than member m1"},
+		"one is behind":           {"> GET /v1/audit/export?consistency=stale&from=1&to=2\n< 422\n" + `{"status":422,"kind":"invalid","detail":"the newest is 1"}`, 1, "the newest is 1"},
+		"one answers half a part": {"> GET /v1/audit/export?consistency=stale&from=1&to=2\n< 200\n" + strings.SplitAfter(part(t, es, 1, 2), "\n")[0], 1, "breaks off"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			second := startAPI(t, tc.second)
+			newest, err := json.Marshal(es[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			first := startAPI(t, fmt.Sprintf("> GET /v1/audit?limit=1&newest=true\n< 200\n{\"items\":[%s],\"next\":\"2\"}\n> GET /v1/audit/export?consistency=stale&from=1&to=2\n< 200\n%s", newest, part(t, es, 1, 2)))
+			first.exchanges["GET /v1/cluster"] = []exchange{{status: 200, answer: fmt.Sprintf(`{"members":[{"id":"m1","api":%q},{"id":"m2","api":%q}]}`, first.Listener.Addr(), second.Listener.Addr())}}
+			var out lines
+			code, stderr := run(t.Context(), t, first, &out, "audit", "verify")
+			if code != tc.code || !strings.Contains(out.String()+stderr, tc.says) {
+				t.Errorf("exit code %d, want %d; said %q and %q, want %q", code, tc.code, out.String(), stderr, tc.says)
+			}
+		})
+	}
+}
+
+func TestAuditListSelects(t *testing.T) {
+	routes := `> GET /v1/audit?actor=token%2Ftok-1&limit=7&newest=true&object=host%2Fa&operation=host_put&request_id=r1&tenant=acme&until=2026-11-21T00%3A00%3A00Z
+< 200
+{"items":[{"seq":9,"time":"2026-11-20T00:00:00Z","name":"token/tok-1","party":"vendor","operation":"host_put","object":"host/a","prev":"p","hash":"h"}]}`
+	var out lines
+	code, stderr := run(t.Context(), t, startAPI(t, routes), &out, "--tenant", "acme", "audit", "list", "--newest", "-n", "7", "--actor", "token/tok-1", "--object", "host/a", "--operation", "host_put", "--request-id", "r1", "--until", "2026-11-21T00:00:00Z")
+	if code != 0 || !strings.Contains(out.String(), "host/a") {
+		t.Errorf("exit code %d: %s %s", code, out.String(), stderr)
+	}
+}
+
+func TestAuditKeyIsWrittenForAuditors(t *testing.T) {
+	der, err := os.ReadFile(keyFile(t, auditSeed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := json.Marshal(map[string]string{"cluster": "c1", "pem": string(der), "fingerprint": "f00"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := startAPI(t, "> GET /v1/audit/key\n< 200\n"+string(answer))
+	path := filepath.Join(t.TempDir(), "k.pem")
+	if code, stderr := run(t.Context(), t, f, &lines{}, "audit", "key", path); code != 0 || !strings.Contains(stderr, "fingerprint is f00") {
+		t.Fatal(code, stderr)
+	}
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, der) {
+		t.Errorf("%v %s", err, got)
 	}
 }

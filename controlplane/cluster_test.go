@@ -60,6 +60,7 @@ admin_listen: %[3]s:8444
 kek_file: %[4]s
 resolvers: ["%[3]s:8053"]
 raft_timeout: 500ms
+audit_keep: 100
 log_level: error
 `, dir, id, ip, kek)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

@@ -193,6 +193,7 @@ func TestEveryMutationLeavesOneAuditEntry(t *testing.T) {
 		path := strings.NewReplacer("OPERATOR", string(operatorToken.ID), "TENANT", string(tenantToken.ID), "DRILL", drill.ID).Replace(step.path)
 		before := len(f.audit())
 		caller = caller.with("Idempotency-Key", fmt.Sprintf("key-%d", len(f.audit())))
+		caller = caller.with("Edgefleet-Reason", "ticket 7")
 		got := caller.call(step.method, path, body)
 		if got.status >= 300 {
 			t.Fatalf("%s: %d %s", step.id, got.status, got.body)
@@ -203,7 +204,7 @@ func TestEveryMutationLeavesOneAuditEntry(t *testing.T) {
 		var names []string
 		for _, e := range f.audit()[before:] {
 			names = append(names, e.Operation)
-			if e.Name == "" || e.Source == "" || e.RequestID != got.header.Get("X-Request-Id") {
+			if e.Name == "" || e.Source == "" || e.RequestID != got.header.Get("X-Request-Id") || e.Reason != "ticket 7" && step.id != "cluster-transfer-leader" {
 				t.Errorf("%s: the entry does not say who asked: %+v", step.id, e)
 			}
 			if raw := string(e.Before) + string(e.After); strings.Contains(strings.ReplaceAll(raw, "state_hash", ""), "hash") || strings.Contains(raw, "secret") {

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"unicode"
 
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/tls/mtls"
@@ -28,6 +29,8 @@ type caller struct {
 	requestID string
 	// traceID is the trace that the request belongs to (W3C Trace Context).
 	traceID string
+	// reason is what the caller gave for the audit log.
+	reason string
 	// forwarded: another member passed the request on.
 	forwarded bool
 	// unknown: a token that this member does not accept, or a node that it does not know; the leader may know more.
@@ -35,8 +38,6 @@ type caller struct {
 	// tried is the token that was shown and is not accepted here.
 	tried    fleet.TokenID
 	rejected bool
-	// reason is why, for the audit log.
-	reason string
 	// approval is what the request carries out, approvedBy the second person.
 	approval   fleet.ApprovalID
 	approvedBy fleet.UserID
@@ -78,6 +79,7 @@ func (c caller) anonymous() bool { return c.name() == "anonymous" && !c.unknown 
 // identify fills in who calls. An unknown token and an unknown certificate are errors; none at all is not.
 func (a *API) identify(c *caller, r *http.Request) error {
 	c.source, _, _ = net.SplitHostPort(r.RemoteAddr)
+	c.reason = reason(r.Header.Get(headerReason))
 	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
 		if err := a.fromCertificate(c, r); err != nil {
 			return err
@@ -141,6 +143,20 @@ func (a *API) checkNode(c *caller) error {
 	}
 	c.unknown = !ok
 	return fleet.NewError(fleet.ErrDenied, "node", "node %s is not part of this fleet (any more): enrol the machine again with a new join token", c.node)
+}
+
+// maxReason bounds the reason that a caller gives, in bytes.
+const maxReason = fleet.MaxCommentLength
+
+// reason is what the audit log keeps of a caller's reason: printable, and not too long.
+func reason(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, strings.ToValidUTF8(text, ""))
+	return strings.ToValidUTF8(text[:min(len(text), maxReason)], "")
 }
 
 // signedBy reports whether a chain ends at the authority: a certificate of one kind is never good for another.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 
@@ -22,7 +23,7 @@ func (a *API) leaderTransfer(ctx context.Context, in *Input[client.LeaderTransfe
 		}
 	}
 	h := a.header(ctx)
-	h.Reason = in.Body.Reason
+	h.Reason = cmp.Or(in.Body.Reason, h.Reason)
 	if to != from {
 		if _, err := a.o.Consensus.Propose(ctx, h, command.LeaderTransfer{From: from, To: to}); err != nil {
 			return nil, err

@@ -69,8 +69,8 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serve answers r, or returns why it does not.
 func (a *API) serve(w http.ResponseWriter, r *http.Request, c *caller) error {
 	identified := a.identify(c, r)
-	if c.reason = r.Header.Get(headerReason); len(c.reason) > fleet.MaxCommentLength || !utf8.ValidString(c.reason) {
-		return fleet.NewError(fleet.ErrTooLarge, "reason", "the reason has %d bytes; use at most %d, of UTF-8", len(c.reason), fleet.MaxCommentLength)
+	if why := r.Header.Get(headerReason); len(why) > fleet.MaxCommentLength || !utf8.ValidString(why) {
+		return fleet.NewError(fleet.ErrTooLarge, "reason", "the reason has %d bytes; use at most %d, of UTF-8", len(why), fleet.MaxCommentLength)
 	}
 	w.Header().Set(headerRequestID, c.requestID)
 	for _, name := range []string{headerForwarded, headerSource, headerIdentity} {

@@ -35,6 +35,8 @@ type Options struct {
 	TLS *tls.Config
 	// Key is the idempotency key of every change; empty makes one for each.
 	Key string
+	// Reason is kept with every change in the audit log.
+	Reason string
 	// Timeout bounds one request with its repetitions; default 30 s.
 	Timeout time.Duration
 }
@@ -47,9 +49,11 @@ const dialTimeout = 5 * time.Second
 
 // Client calls the API.
 type Client struct {
-	addrs   []string
-	token   string
-	key     string
+	addrs []string
+	token string
+	key   string
+	// reason is sent with every request; the API keeps it with changes.
+	reason  string
 	timeout time.Duration
 	http    *http.Client
 	// stream is http without a limit on the whole answer.
@@ -71,7 +75,7 @@ func New(o Options) (*Client, error) {
 			}
 		}
 	}
-	c := &Client{token: o.Token, key: o.Key}
+	c := &Client{token: o.Token, key: o.Key, reason: o.Reason}
 	for _, a := range o.Addrs {
 		if !strings.Contains(a, "://") {
 			a = "https://" + a
@@ -179,6 +183,9 @@ func (c *Client) sendTo(ctx context.Context, h *http.Client, addr string, r requ
 	maps.Copy(req.Header, r.header)
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	if c.reason != "" {
+		req.Header.Set("Edgefleet-Reason", c.reason)
 	}
 	if r.body != nil {
 		req.Header.Set("Content-Type", "application/json")

@@ -34,8 +34,8 @@ type app struct {
 
 // flags are the global flags.
 type flags struct {
-	addr                                                   []string
-	token, tokenFile, cacert, context, tenant, output, key string
+	addr                                                           []string
+	token, tokenFile, cacert, context, tenant, reason, output, key string
 }
 
 const long = `fleetctl manages an Edgefleet: its members, nodes, tenants, hosts, rules and events.
@@ -87,6 +87,7 @@ func (a *app) globalFlags(root *cobra.Command) {
 	f.StringVar(&a.flags.context, "context", "", "context of the context file to use")
 	f.StringVar(&a.flags.tenant, "tenant", "", "tenant; a customer's token implies it")
 	f.StringVar(&a.flags.key, "idempotency-key", "", "repeat a change whose outcome was not known, with the key that the error named: it takes effect once")
+	f.StringVar(&a.flags.reason, "reason", "", "why, kept with a change in the audit log")
 	f.StringVarP(&a.flags.output, "output", "o", "table", "table or json")
 	for name, fn := range map[string]cobra.CompletionFunc{
 		"output": words("table", "json"), "tenant": a.completeTenants, "context": a.completeContexts,

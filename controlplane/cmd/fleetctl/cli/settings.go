@@ -78,7 +78,7 @@ func (a *app) session() (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := client.Options{Token: s.Token, Key: a.flags.key}
+	o := client.Options{Token: s.Token, Key: a.flags.key, Reason: a.flags.reason}
 	for _, addr := range s.Addr {
 		if addr = strings.TrimSpace(addr); addr != "" {
 			o.Addrs = append(o.Addrs, addr)

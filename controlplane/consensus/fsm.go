@@ -41,40 +41,54 @@ func (f *trackedFSM) Apply(l *raft.Log) any {
 	return f.ApplyBatch([]*raft.Log{l})[0]
 }
 
-// ApplyBatch implements raft.BatchingFSM. The commands of a batch are applied one by one; that they are is written down,
-// and told to those who wait, once.
+// ApplyBatch implements raft.BatchingFSM. That the commands of a batch were applied is written down, and told to those
+// who wait, once.
 func (f *trackedFSM) ApplyBatch(logs []*raft.Log) []any {
-	results := make([]any, len(logs))
 	f.mu.Lock()
 	recovered := f.recovered
 	f.passed = logs[len(logs)-1].Index
 	f.mu.Unlock()
-	last := uint64(0)
+	results, fresh := make([]any, len(logs)), make([]*raft.Log, 0, len(logs))
+	at := make([]int, 0, len(logs))
 	for i, l := range logs {
-		if l.Type != raft.LogCommand || l.Index <= recovered {
-			continue // nobody waits for what was proposed before this start
+		// Nobody waits for what was proposed before this start.
+		if l.Type == raft.LogCommand && l.Index > recovered {
+			fresh, at = append(fresh, l), append(at, i)
 		}
-		results[i] = f.apply(l)
-		last = l.Index
 	}
-	if last > 0 {
-		f.reached(last)
+	if len(fresh) == 0 {
+		return results
 	}
+	for i, r := range f.apply(fresh) {
+		results[at[i]] = r
+	}
+	f.reached(fresh[len(fresh)-1].Index)
 	return results
 }
 
-func (f *trackedFSM) apply(l *raft.Log) any {
+// apply gives commands to the state machine, all at once if it takes them so.
+func (f *trackedFSM) apply(logs []*raft.Log) (results []any) {
 	start, done := time.Now(), false
 	defer func() {
 		if !done {
+			first, last := logs[0], logs[len(logs)-1]
 			f.log.ErrorContext(context.Background(), "state machine cannot apply a committed entry, halting this member",
-				"index", l.Index, "term", l.Term, "bytes", len(l.Data))
+				"first_index", first.Index, "index", last.Index, "term", last.Term, "bytes", len(last.Data))
 		}
 	}()
-	result := f.fsm.Apply(l)
+	if batching, ok := f.fsm.(raft.BatchingFSM); ok {
+		results = batching.ApplyBatch(logs)
+	} else {
+		for _, l := range logs {
+			results = append(results, f.fsm.Apply(l))
+		}
+	}
 	done = true
-	f.observe(time.Since(start))
-	return result
+	each := time.Since(start) / time.Duration(len(logs))
+	for range logs {
+		f.observe(each)
+	}
+	return results
 }
 
 // reached notes that the command at index was applied.
@@ -120,7 +134,7 @@ func (f *trackedFSM) resume(p parts, marked uint64) error {
 		case err != nil:
 			return fmt.Errorf("read log entry %d: %w", next, err)
 		case l.Type == raft.LogCommand:
-			f.apply(&l)
+			f.apply([]*raft.Log{&l})
 			f.reached(next)
 			f.recovered = next
 		}

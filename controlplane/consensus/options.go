@@ -51,7 +51,7 @@ type Options struct {
 	// ServerTLS must demand and verify a member's client certificate; ClientTLS must verify that the other end is a
 	// member. Neither is checked here beyond being present and asking for certificates.
 	ServerTLS, ClientTLS *tls.Config
-	// FSM is the state machine. Its optional interfaces (raft.BatchingFSM, raft.ConfigurationStore) are not used: commands reach it one by one.
+	// FSM is the state machine; it may be a raft.BatchingFSM. (raft.ConfigurationStore is not used.)
 	FSM raft.FSM
 	// Telemetry takes logs, metrics and the health of the log ("raft_log").
 	Telemetry *observability.Telemetry

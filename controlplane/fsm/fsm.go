@@ -33,26 +33,62 @@ type Result struct {
 }
 
 // Apply applies one committed entry and answers a Result.
-func (f *FSM) Apply(l *raft.Log) any {
+func (f *FSM) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
+
+// ApplyBatch implements raft.BatchingFSM: it applies committed entries in one transaction and answers a Result for each.
+// The result is the same however the log is cut into batches.
+func (f *FSM) ApplyBatch(logs []*raft.Log) []any {
+	commands := make([]decoded, len(logs))
+	for i, l := range logs {
+		commands[i] = decode(l)
+	}
+	results := make([]any, len(logs))
+	tx := f.state.Write()
+	defer func() { tx.Abort() }()
+	for i, c := range commands {
+		before := tx.Writes()
+		obj, err := c.apply(tx)
+		if err == nil {
+			results[i] = Result{Object: obj}
+			continue
+		}
+		results[i] = Result{Err: fleet.AsError(err)}
+		if tx.Writes() == before {
+			continue
+		}
+		// The refused command had begun to write: without it, what came before is done again.
+		tx.Abort()
+		tx = f.state.Write()
+		for j, done := range commands[:i] {
+			if r, ok := results[j].(Result); ok && r.Err == nil {
+				_, _ = done.apply(tx) // succeeds as it did
+			}
+		}
+	}
+	// The index moves on even when a command is refused: equal index, equal hash.
+	tx.SetIndex(logs[len(logs)-1].Index)
+	tx.Commit()
+	return results
+}
+
+// decoded is a command and its place in the log.
+type decoded struct {
+	index  uint64
+	header command.Header
+	body   command.Body
+}
+
+func decode(l *raft.Log) decoded {
 	h, body, err := command.Decode(l.Data)
 	if err != nil {
 		panic(fmt.Sprintf("log entry %d (term %d) cannot be applied; this member stops so that it does not diverge: %v", l.Index, l.Term, err))
 	}
-	tx := f.state.Write()
-	defer tx.Abort()
-	p := &processor{tx: tx, index: l.Index, header: h}
-	obj, err := p.once(body)
-	if err != nil {
-		// The index moves on even when the command is refused: equal index, equal hash.
-		tx.Abort()
-		only := f.state.Write()
-		only.SetIndex(l.Index)
-		only.Commit()
-		return Result{Err: fleet.AsError(err)}
-	}
-	tx.SetIndex(l.Index)
-	tx.Commit()
-	return Result{Object: obj}
+	return decoded{l.Index, h, body}
+}
+
+func (d decoded) apply(tx *state.Tx) (any, error) {
+	p := &processor{tx: tx, index: d.index, header: d.header}
+	return p.once(d.body)
 }
 
 // Snapshot returns a view that is written while later commands are applied.

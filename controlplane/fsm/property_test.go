@@ -215,7 +215,8 @@ func TestTheSameLogGivesTheSameStateWhereverASnapshotIsTaken(t *testing.T) {
 	for seed := range uint64(16) {
 		d := newDice(seed)
 		entries, bodies := d.log(t, 600)
-		one, other, joined := empty(), empty(), empty()
+		one, other, joined, batched := empty(), empty(), empty(), empty()
+		var batch [][]byte
 		at := d.IntN(len(entries))
 		for i, e := range entries {
 			if i%20 == 19 {
@@ -243,6 +244,13 @@ func TestTheSameLogGivesTheSameStateWhereverASnapshotIsTaken(t *testing.T) {
 			if got := other.feed(t, e); (got.Err == nil) != (r.Err == nil) {
 				t.Fatalf("seed %d, command %d: %v here, %v there", seed, i, r.Err, got.Err)
 			}
+			if batch = append(batch, e); d.IntN(8) == 0 || i == len(entries)-1 {
+				batched.feedAll(t, batch)
+				batch = nil
+				if seed < 2 && batched.rows(t) != one.rows(t) {
+					t.Fatalf("seed %d, command %d: a batch leads to another state", seed, i)
+				}
+			}
 			switch {
 			case i == at:
 				transfer(t, one, joined)
@@ -250,7 +258,7 @@ func TestTheSameLogGivesTheSameStateWhereverASnapshotIsTaken(t *testing.T) {
 				joined.feed(t, e)
 			}
 		}
-		if one.hash(t) != other.hash(t) || one.hash(t) != joined.hash(t) {
+		if one.hash(t) != other.hash(t) || one.hash(t) != joined.hash(t) || one.hash(t) != batched.hash(t) {
 			t.Errorf("seed %d: the states differ", seed)
 		}
 		for _, e := range joined.audit(t) {

@@ -57,6 +57,19 @@ func (w *world) feed(t testing.TB, entry []byte) fsm.Result {
 	return r
 }
 
+// feedAll feeds entries in one batch.
+func (w *world) feedAll(t testing.TB, entries [][]byte) {
+	t.Helper()
+	var logs []*raft.Log
+	for _, e := range entries {
+		w.index++
+		logs = append(logs, &raft.Log{Index: w.index, Term: 1, Data: e})
+	}
+	if got := w.ApplyBatch(logs); len(got) != len(logs) {
+		t.Fatalf("%d results for %d entries", len(got), len(logs))
+	}
+}
+
 func (w *world) must(t testing.TB, bs ...command.Body) *world {
 	t.Helper()
 	for _, b := range bs {

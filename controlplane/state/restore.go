@@ -18,7 +18,7 @@ import (
 // ErrCorrupt.
 func (s *Store) Restore(r io.Reader) error {
 	fresh := New().now.Load()
-	tx := &Tx{*fresh.view(true)}
+	tx := &Tx{View: *fresh.view(true)}
 	if err := read(tx, bufio.NewReaderSize(r, 1<<16)); err != nil {
 		tx.Abort()
 		return err

@@ -53,7 +53,7 @@ func New() *Store {
 func (s *Store) Read() *View { return s.now.Load().view(false) }
 
 // Write starts the only write transaction; the caller ends it with Commit or Abort.
-func (s *Store) Write() *Tx { return &Tx{*s.now.Load().view(true)} }
+func (s *Store) Write() *Tx { return &Tx{View: *s.now.Load().view(true)} }
 
 func (g *generation) view(write bool) *View { return &View{txn: g.db.Txn(write), replaced: g.replaced} }
 
@@ -177,8 +177,14 @@ func schema() *memdb.DBSchema {
 	return s
 }
 
-// Tx is the write transaction of one log entry. Everything read through it includes what it wrote.
-type Tx struct{ View }
+// Tx is a write transaction, of one log entry or several. Everything read through it includes what it wrote.
+type Tx struct {
+	View
+	writes int
+}
+
+// Writes counts what was written or deleted so far.
+func (t *Tx) Writes() int { return t.writes }
 
 // Commit makes the writes visible, all at once.
 func (t *Tx) Commit() { t.txn.Commit() }
@@ -190,12 +196,14 @@ func (t *Tx) Abort() { t.txn.Abort() }
 func (t *Tx) SetIndex(i uint64) { put(t, Applied, applied{ID: "applied", Index: i}) }
 
 func put[T any](t *Tx, table Table, v T) {
+	t.writes++
 	if err := t.txn.Insert(string(table), &v); err != nil {
 		panic(fmt.Sprintf("state: insert into %s: %v", table, err)) // rows are validated before: a programmer's error
 	}
 }
 
 func del(t *Tx, table Table, index string, args ...any) {
+	t.writes++
 	if _, err := t.txn.DeleteAll(string(table), index, args...); err != nil {
 		panic(fmt.Sprintf("state: delete from %s: %v", table, err))
 	}

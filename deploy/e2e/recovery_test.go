@@ -218,8 +218,11 @@ func TestTrafficDoesNotNoticeThatTheControlPlaneIsLostAndBroughtBack(t *testing.
 	// Two of three members are lost for ever.
 	d.do("kill", "m2", "m3")
 	d.do("kill", "m1")
-	run(t, "controlplane", nil, "recover", "--config", d.config("m1"), "--peers", "m1="+strings.Replace(d.Members[0].API, ":8440", ":8441", 1), "--recovery-key", d.recovery).says(t, fleet.ExitUsage, "--yes")
-	d.must("controlplane", "recover", "--config", d.config("m1"), "--peers", "m1="+strings.Replace(d.Members[0].API, ":8440", ":8441", 1), "--recovery-key", d.recovery, "--yes")
+	peers := "m1=" + strings.Replace(d.Members[0].API, ":8440", ":8441", 1)
+	if r := run(t, "controlplane", nil, "recover", "--config", d.config("m1"), "--peers", peers, "--recovery-key", d.recovery); r.code != fleet.ExitFailure || !strings.Contains(r.stderr, "Left out: [m2 m3]") || !strings.Contains(r.stderr, "say --yes. Nothing was changed") {
+		t.Errorf("without a confirmation: %d %s", r.code, r.stderr)
+	}
+	d.must("controlplane", "recover", "--config", d.config("m1"), "--peers", peers, "--recovery-key", d.recovery, "--yes")
 	d.do("start", "m1")
 	if recovered := d.followed(restored); recovered <= restored {
 		t.Errorf("incarnation %d after %d", recovered, restored)

@@ -171,7 +171,9 @@ func (m *member) startAdmin(ctx context.Context) error {
 func (m *member) serve(ctx context.Context, name string, ln net.Listener, srv *http.Server) {
 	srv.ErrorLog = slog.NewLogLogger(m.tel.Logger.Handler(), slog.LevelDebug) // failed handshakes of strangers, mostly
 	m.parts.Start(ctx, name, func(ctx context.Context) error {
+		drained := make(chan struct{})
 		stop := context.AfterFunc(ctx, func() {
+			defer close(drained)
 			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout/3)
 			defer cancel()
 			if srv.Shutdown(end) != nil {
@@ -186,6 +188,7 @@ func (m *member) serve(ctx context.Context, name string, ln net.Listener, srv *h
 			err = srv.Serve(ln)
 		}
 		if errors.Is(err, http.ErrServerClosed) {
+			<-drained // requests that are under way need the parts that stop next
 			return nil
 		}
 		return err

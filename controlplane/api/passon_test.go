@@ -9,8 +9,8 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
-// handedOver is what a member answers that does not lead any more and has proposed nothing.
-var handedOver = fmt.Errorf("apply: %w: %w", fleet.ErrUnavailable, fleet.ErrNotLeader)
+// errHandedOver is what a member answers that does not lead any more and has proposed nothing.
+var errHandedOver = fmt.Errorf("apply: %w: %w", fleet.ErrUnavailable, fleet.ErrNotLeader)
 
 func TestARequestThatWasNotProposedIsPassedOnToTheNextLeader(t *testing.T) {
 	for name, at := range map[string]int{"through the leader that hands over": 0, "through a follower": 1, "through the next leader": 2} {
@@ -19,7 +19,7 @@ func TestARequestThatWasNotProposedIsPassedOnToTheNextLeader(t *testing.T) {
 			f.log.refuse = func(id fleet.MemberID) error {
 				if id == "m1" {
 					f.log.leader = "m3"
-					return handedOver
+					return errHandedOver
 				}
 				return nil
 			}
@@ -32,7 +32,7 @@ func TestARequestThatWasNotProposedIsPassedOnToTheNextLeader(t *testing.T) {
 func TestARequestWhoseOutcomeIsUnknownIsNotRepeated(t *testing.T) {
 	f := open(t, 2)
 	proposed := 0
-	f.log.refuse = func(id fleet.MemberID) error {
+	f.log.refuse = func(_ fleet.MemberID) error {
 		proposed++
 		f.log.leader = "m2"
 		return fmt.Errorf("apply: %w: leadership was lost", fleet.ErrUnavailable)

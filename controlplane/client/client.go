@@ -247,7 +247,7 @@ func (p *Problem) Unwrap() error {
 
 // Is makes errors.Is find fleet.ErrOutcomeUnknown.
 func (p *Problem) Is(target error) bool {
-	return p.OutcomeUnknown && target == fleet.ErrOutcomeUnknown //nolint:errorlint // the sentinel itself
+	return p.OutcomeUnknown && target == fleet.ErrOutcomeUnknown
 }
 
 func read(res *http.Response) ([]byte, error) {

@@ -3,7 +3,6 @@ package fsm
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 
 	"github.com/edgefleet/edgefleet/controlplane/command"
@@ -51,7 +50,7 @@ func (p *processor) remember(o *command.Once, obj any) error {
 	}
 	sum := sha256.Sum256(answer)
 	row := fleet.Once{
-		Caller: o.Caller, Key: o.Key, Request: o.Request, Answer: json.RawMessage(answer), AnswerSum: hex.EncodeToString(sum[:]),
+		Caller: o.Caller, Key: o.Key, Request: o.Request, Answer: answer, AnswerSum: hex.EncodeToString(sum[:]),
 		Expires: o.Expires, Index: p.index, Seq: 1, Bytes: uint64(len(answer)),
 	}
 	if newest, ok := p.tx.NewestOnce(o.Caller); ok {

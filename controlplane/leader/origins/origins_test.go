@@ -22,10 +22,9 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
-const (
-	host fleet.HostName = "www.acme.example"
-	web                 = "consul://web"
-)
+const host fleet.HostName = "www.acme.example"
+
+const web = "consul://web"
 
 // cluster applies what is proposed to a real state machine, and plays the registry.
 type cluster struct {

@@ -45,7 +45,7 @@ func OpenSolo(dir string, l *Ledger) (*Solo, error) {
 }
 
 type soloMachine struct {
-	*fsm.FSM
+	raft.FSM
 	solo *Solo
 }
 

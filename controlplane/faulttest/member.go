@@ -252,9 +252,9 @@ func (m *member) up() error {
 	return m.start()
 }
 
-// machine tells the ledger of every entry, and has the failpoints around it.
+// machine tells the ledger of every entry, and has the failpoints around it: it takes no batches.
 type machine struct {
-	*fsm.FSM
+	raft.FSM
 	process *process
 }
 

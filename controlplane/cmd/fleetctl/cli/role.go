@@ -24,7 +24,7 @@ func (a *app) roleList() *cobra.Command {
 				return err
 			}
 			return show(cmd.Context(), a, s, listing{path: path}, []string{"ROLE", "BUILT-IN", "PERMISSIONS", "COMMENT"}, func(r client.Role) []any {
-				return []any{r.Name, r.Builtin, join(r.Permissions), r.Comment}
+				return []any{r.Name, yesNo(r.Builtin), join(r.Permissions), r.Comment}
 			})
 		},
 	}
@@ -50,7 +50,7 @@ func (a *app) roleShow() *cobra.Command {
 			if r := page.Items[i]; !a.json() {
 				t := newTable(a.Out)
 				t.row("role", r.Name)
-				t.row("built-in", r.Builtin)
+				t.row("built-in", yesNo(r.Builtin))
 				t.row("comment", r.Comment)
 				t.row("permissions", join(r.Permissions))
 				return t.flush()
@@ -118,7 +118,7 @@ func (a *app) accessCommand() *cobra.Command {
 
 func (a *app) showAccess(p fleet.AccessPolicy) error {
 	t := newTable(a.Out)
-	t.row("four eyes", p.FourEyes)
+	t.row("four eyes", yesNo(p.FourEyes))
 	t.row("longest life of a person's token", strconv.Itoa(p.MaxTokenDays)+"d")
 	return t.flush()
 }

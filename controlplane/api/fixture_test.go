@@ -39,7 +39,7 @@ import (
 )
 
 // patience is how long a test waits for something that takes a fraction of it.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // fixture is a cluster of members with real TLS, state machines and stores; only Raft is replaced, by one shared log.
 type fixture struct {

@@ -119,7 +119,7 @@ func TestALargeSnapshotGoesThroughTheLogInParts(t *testing.T) {
 	for i := range noise { // which does not compress
 		noise[i] = byte(i * i * 2654435761 >> 16)
 	}
-	for i := range 40 {
+	for i := range 16 {
 		sum := sha256.Sum256([]byte{byte(i)})
 		for j := range noise {
 			noise[j] ^= sum[j%32]

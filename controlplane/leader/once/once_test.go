@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,12 +23,13 @@ type cluster struct {
 	state *state.Store
 	fsm   *fsm.FSM
 	index uint64
-	fail  error
+	// fail is what every proposal ends with; nil for none.
+	fail atomic.Pointer[error]
 }
 
 func (c *cluster) Propose(_ context.Context, h command.Header, b command.Body) (any, error) {
-	if c.fail != nil {
-		return nil, c.fail
+	if err := c.fail.Load(); err != nil {
+		return nil, *err
 	}
 	data, err := command.Encode(h, b)
 	if err != nil {
@@ -67,9 +69,10 @@ func TestKeysAreForgottenWhenTheirTimeIsOver(t *testing.T) {
 		if l := left(); l != 1 {
 			t.Errorf("%d keys are left, want the one whose time is later", l)
 		}
-		c.fail = errors.New("no quorum")
+		lost := errors.New("no quorum")
+		c.fail.Store(&lost)
 		time.Sleep(2 * time.Hour)
-		if err := <-done; !errors.Is(err, c.fail) {
+		if err := <-done; !errors.Is(err, lost) {
 			t.Errorf("ended with %v", err)
 		}
 		cancel()

@@ -2,6 +2,9 @@ package state_test
 
 import (
 	"bytes"
+	"fmt"
+	"runtime"
+	"sync"
 	"testing"
 
 	"github.com/edgefleet/edgefleet/controlplane/state"
@@ -45,6 +48,34 @@ func TestATrackedViewNotesWhatIsReadThroughIt(t *testing.T) {
 				t.Errorf("changed: %v", reads.Changed())
 			}
 		})
+	}
+}
+
+// A view may show a change before the channels of those who wait for it are closed; what was read must count as changed
+// by then, or what was derived from it stays as it was until the next change.
+func TestWhatAViewShowsCountsAsChanged(t *testing.T) {
+	s := full(t)
+	for i := range uint64(300) {
+		v, reads := s.Read().Tracked()
+		v.RulesOf("acme")
+		var writer sync.WaitGroup
+		writer.Go(func() {
+			tx := s.Write()
+			for n := range 500 { // so that telling takes a while
+				tx.PutNode(fleet.Node{ID: fleet.NodeID(fmt.Sprintf("n%d", n))})
+			}
+			tx.PutRule(fleet.Rule{ID: "more", Tenant: "acme"})
+			tx.SetIndex(1000 + i)
+			tx.Commit()
+		})
+		for s.Read().Index() != 1000+i {
+			runtime.Gosched()
+		}
+		changed := reads.Changed()
+		writer.Wait()
+		if !changed {
+			t.Fatalf("change %d is shown, and what was read before counts as current", i)
+		}
 	}
 }
 

@@ -24,7 +24,10 @@ func (s *Store) Restore(r io.Reader) error {
 		return err
 	}
 	tx.Commit()
-	before := s.now.Swap(fresh)
+	before := s.now.Load()
+	before.telling.Lock()
+	defer before.telling.Unlock()
+	s.now.Store(fresh)
 	close(before.replaced)
 	return nil
 }

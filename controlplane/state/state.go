@@ -7,6 +7,7 @@ package state
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/hashicorp/go-memdb"
@@ -24,6 +25,9 @@ type generation struct {
 	db *memdb.MemDB
 	// replaced is closed when a snapshot has taken its place: everything may be different.
 	replaced chan struct{}
+	// telling is held while a change becomes visible and until every watch channel of it is closed: memdb shows a commit
+	// first and closes the channels then, one by one.
+	telling sync.RWMutex
 }
 
 // applied is the row that says up to which log index the state is.
@@ -55,7 +59,7 @@ func (s *Store) Read() *View { return s.now.Load().view(false) }
 // Write starts the only write transaction; the caller ends it with Commit or Abort.
 func (s *Store) Write() *Tx { return &Tx{View: *s.now.Load().view(true)} }
 
-func (g *generation) view(write bool) *View { return &View{txn: g.db.Txn(write), replaced: g.replaced} }
+func (g *generation) view(write bool) *View { return &View{txn: g.db.Txn(write), of: g} }
 
 // Watch returns a channel that is closed when one of the tables changes.
 func (s *Store) Watch(tables ...Table) memdb.WatchSet {
@@ -187,7 +191,11 @@ type Tx struct {
 func (t *Tx) Writes() int { return t.writes }
 
 // Commit makes the writes visible, all at once.
-func (t *Tx) Commit() { t.txn.Commit() }
+func (t *Tx) Commit() {
+	t.of.telling.Lock()
+	defer t.of.telling.Unlock()
+	t.txn.Commit()
+}
 
 // Abort drops the writes.
 func (t *Tx) Abort() { t.txn.Abort() }

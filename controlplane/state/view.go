@@ -14,8 +14,7 @@ import (
 // value; their slices and maps are shared and must not be changed. Lists are in the order of the objects' ids.
 type View struct {
 	txn *memdb.Txn
-	// replaced is closed when a snapshot has taken the place of the state that this is a view of.
-	replaced chan struct{}
+	of  *generation
 	// reads, if set, collects what is read by id or index.
 	reads *Reads
 }

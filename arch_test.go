@@ -59,9 +59,9 @@ var deterministic = []string{"fleet", "fleet/head", "fleet/bundle", "fleet/audit
 
 // notLinked lists, for each binary that faces attackers, modules that it must not contain.
 var notLinked = map[string][]string{
-	"edgenode/cmd/edgenode":       {"github.com/hashicorp/raft", "github.com/nats-io/nats-server", "github.com/hashicorp/consul", "github.com/caddyserver/certmagic", "github.com/mholt/acmez", "modernc.org/sqlite", module + "/controlplane"},
-	"edgenode/cmd/edgesupervisor": {"github.com/hashicorp/raft", "github.com/nats-io/nats-server", "github.com/hashicorp/consul", "github.com/caddyserver/certmagic", "github.com/mholt/acmez", "modernc.org/sqlite", module + "/controlplane", "github.com/corazawaf/coraza"},
-	"controlplane/cmd/fleetctl":   {"github.com/hashicorp/raft/", "github.com/hashicorp/consul", "github.com/nats-io/nats-server", "github.com/corazawaf/coraza", "modernc.org/sqlite"},
+	"edgenode/cmd/edgenode":       {"github.com/hashicorp/raft", "github.com/nats-io/nats-server", "github.com/hashicorp/consul", "github.com/caddyserver/certmagic", "github.com/mholt/acmez", "github.com/minio", "modernc.org/sqlite", module + "/controlplane"},
+	"edgenode/cmd/edgesupervisor": {"github.com/hashicorp/raft", "github.com/nats-io/nats-server", "github.com/hashicorp/consul", "github.com/caddyserver/certmagic", "github.com/mholt/acmez", "github.com/minio", "modernc.org/sqlite", module + "/controlplane", "github.com/corazawaf/coraza"},
+	"controlplane/cmd/fleetctl":   {"github.com/hashicorp/raft/", "github.com/hashicorp/consul", "github.com/nats-io/nats-server", "github.com/corazawaf/coraza", "github.com/minio", "modernc.org/sqlite"},
 }
 
 // maxLines is the length at which a file is split by concern.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/edgefleet/edgefleet/controlplane/api"
 	"github.com/edgefleet/edgefleet/controlplane/audit"
+	"github.com/edgefleet/edgefleet/controlplane/backup"
 	"github.com/edgefleet/edgefleet/controlplane/blobs"
 	"github.com/edgefleet/edgefleet/controlplane/bus"
 	"github.com/edgefleet/edgefleet/controlplane/consensus"
@@ -62,6 +63,8 @@ type member struct {
 	// hosts is nil on a member that orders no certificates.
 	hosts   *hosts.Loop
 	forward *http.Transport
+	// backups is nil on a member that makes none.
+	backups *backup.Loop
 }
 
 // Run runs a member until ctx ends, then hands over what it leads and stops. Logs go to log.
@@ -121,7 +124,7 @@ func (m *member) start(ctx context.Context) error {
 	if err := m.awaitState(ctx); err != nil {
 		return err
 	}
-	for _, part := range []func(context.Context) error{m.openKeys, m.startAudit, m.startBus, m.startEvents, m.startResolver, m.openHosts} {
+	for _, part := range []func(context.Context) error{m.openKeys, m.startAudit, m.startBus, m.startEvents, m.startResolver, m.openHosts, m.openBackups} {
 		if err := part(ctx); err != nil {
 			return err
 		}
@@ -249,7 +252,7 @@ func (m *member) startAPI(ctx context.Context, ln net.Listener) {
 	a := api.New(api.Options{
 		Member: m.c.Member, State: m.state, Consensus: m.raft, Keys: m.keys, Library: m.lib, Events: m.events, Audit: m.audit,
 		Report: m.nodes.Report, Checks: m.checks, PointsHere: m.pointsHere,
-		Recheck: m.recheck, Consul: m.consul.Consul != nil,
+		Recheck: m.recheck, Consul: m.consul.Consul != nil, Backups: m.backupStatus,
 		Scratch: m.c.DataDir, Forward: m.forward, ClientCAs: m.trust.clientCAs, Telemetry: m.tel, Now: time.Now,
 	})
 	m.serve(ctx, "api", ln, a.Server(m.trust.apiSource))

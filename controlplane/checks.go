@@ -28,6 +28,9 @@ const (
 func (m *member) checks(ctx context.Context) []fleet.Check {
 	z := zone{m.state}
 	out := []fleet.Check{m.checkHealth(), m.checkKEK(), m.checkDisk(), m.check.CheckDelegation(ctx, z.Zone(), z.Servers())}
+	if m.backups != nil {
+		out = append(out, m.backups.Check())
+	}
 	for _, other := range m.state.Read().Members() {
 		out = append(out, m.checkMember(ctx, other)...)
 	}

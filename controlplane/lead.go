@@ -26,6 +26,9 @@ func (m *member) lead(ctx context.Context) error {
 		if m.hosts != nil {
 			loops = append(loops, m.again("hosts", m.hosts.Run))
 		}
+		if m.backups != nil {
+			loops = append(loops, m.again("backups", m.backups.Run))
+		}
 		return runAll(ctx, loops...)
 	})
 	if errors.Is(err, fleet.ErrUnavailable) {

@@ -57,6 +57,8 @@ type Config struct {
 	// AuditKeep is how many audit entries stay in the replicated state, 100 to 1000000; default 10000. Older ones are in
 	// files on the members.
 	AuditKeep int `yaml:"audit_keep"`
+	// Backup makes scheduled backups; without backup.to none are made.
+	Backup Backup `yaml:"backup"`
 	// OTLPEndpoint receives traces and metrics, for example http://127.0.0.1:4318; empty sends none.
 	OTLPEndpoint string `yaml:"otlp_endpoint"`
 	// Consul is where members find each other and are registered with the nodes, and what origins of hosts may be services
@@ -109,6 +111,24 @@ type Consul struct {
 	DeregisterAfter time.Duration `yaml:"deregister_after"`
 }
 
+// Backup is where and how often the leader makes backups. Each needs the KEK of its cluster to be of use.
+type Backup struct {
+	// To is where backups are kept: file:///directory (best a mount that all members share: the leader writes), s3://bucket/prefix, or the https
+	// URL of an S3-compatible service with bucket and prefix.
+	To string `yaml:"to"`
+	// Every is the time between two backups, 1m to 168h; default 1h.
+	Every time.Duration `yaml:"every"`
+	// Keep is how many backups are kept, 1 to 10000; default 48.
+	Keep int `yaml:"keep"`
+	// Region is the bucket's region.
+	Region string `yaml:"region"`
+	// CredentialsFile holds the access key id and, on the next line, the secret key of the bucket. It is read for every
+	// call.
+	CredentialsFile string `yaml:"credentials_file"`
+	// CAFile holds the roots (PEM) that the service's certificate chains to; empty: the system's.
+	CAFile string `yaml:"ca_file"`
+}
+
 // LoadConfig reads and checks the file at path.
 func LoadConfig(path string) (Config, error) {
 	var c Config
@@ -132,6 +152,8 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.EventRetention, 30*24*time.Hour)
 	setDefault(&c.AuditKeep, 10_000)
 	c.Consul = c.Consul.withDefaults()
+	setDefault(&c.Backup.Every, time.Hour)
+	setDefault(&c.Backup.Keep, 48)
 	setDefault(&c.LogLevel, "info")
 	setDefault(&c.LogFormat, "text")
 	return c
@@ -182,6 +204,9 @@ func (c Config) validate() error {
 		return fleet.Invalid("reap_after", "%s is not between 1s and 1h", c.ReapAfter)
 	}
 	if err := c.validateConsul(); err != nil {
+		return err
+	}
+	if err := c.Backup.validate(); err != nil {
 		return err
 	}
 	return c.validateTelemetry()

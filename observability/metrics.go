@@ -40,6 +40,7 @@ func Metrics() []Metric {
 		apiMetrics,
 		auditMetrics,
 		consulMetrics,
+		backupMetrics,
 	)
 }
 
@@ -136,4 +137,10 @@ var consulMetrics = []Metric{
 	{Name: "edgefleet_consul_requests_total", Kind: KindCounter, Unit: "1", Description: "What Consul was asked for, by result.", Labels: []string{"operation", "result"}},
 	{Name: "edgefleet_consul_registered", Kind: KindGauge, Unit: "1", Description: "Services that this member keeps registered in Consul."},
 	{Name: "edgefleet_origin_services", Kind: KindGauge, Unit: "1", Description: "Origins that are Consul services, by the state of their condition.", Labels: []string{"state"}},
+}
+
+// backupMetrics are about scheduled backups of the control plane; the leader has them.
+var backupMetrics = []Metric{
+	{Name: "edgefleet_backups_total", Kind: KindCounter, Unit: "1", Description: "Scheduled backups, by result.", Labels: []string{"result"}},
+	{Name: "edgefleet_backup_age_seconds", Kind: KindGauge, Unit: "s", Description: "Age of the newest scheduled backup; only the leader has it, and only if there is one."},
 }

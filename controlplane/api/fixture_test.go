@@ -247,7 +247,7 @@ func (f *fixture) addMember(id fleet.MemberID, change []func(*http.Server)) {
 	m.api = api.New(api.Options{
 		Member: id, State: m.state, Consensus: r, Keys: f.keys, Library: m.library, Events: m.events, Audit: m.audit,
 		Report: func(r fleet.Report) { f.reports <- r },
-		Checks: func(context.Context) []fleet.Check { return nil },
+		Checks: func(context.Context) []fleet.Check { return nil }, Backups: func() fleet.BackupStatus { return fleet.BackupStatus{Member: id, Kept: []fleet.Backup{}} },
 		PointsHere: func(context.Context, fleet.Host) (bool, error) {
 			if f.pointingErr.Load() {
 				return false, errors.New("no answer")

@@ -26,6 +26,14 @@ type memberConfig struct {
 	EdgePort    int      `yaml:"edge_https_port"`
 	ReapAfter   string   `yaml:"reap_after"`
 	LogLevel    string   `yaml:"log_level"`
+
+	Backup backupPart `yaml:"backup"`
+}
+
+// backupPart keeps the backups of all members in one directory, as a mount would.
+type backupPart struct {
+	To    string `yaml:"to"`
+	Every string `yaml:"every"`
 }
 
 type acmePart struct {
@@ -60,6 +68,7 @@ func (f *Fleet) memberConfig(i int) memberConfig {
 		KEKFile:   f.kekFile(i),
 		ACME:      acmePart{f.layout.acmeDirectory(), f.dir.pebbleFiles().ca, "ops@" + string(Zone), acmeProfile},
 		Resolvers: []string{f.layout.customerDNS()}, EdgeRoots: f.acmeRootsFile(), EdgePort: portHTTPS, ReapAfter: "5s", LogLevel: "info",
+		Backup: backupPart{"file://" + f.dir.join("backups"), "1m"},
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 
 func (a *app) clusterCommand() *cobra.Command {
 	return group("cluster", "The members of the control plane", "", a.clusterStatus(), a.clusterCheck(), a.clusterJoinToken(), a.clusterRemove(), a.clusterTransferLeader(),
-		a.clusterSnapshot(), a.clusterIncarnation())
+		a.clusterSnapshot(), a.clusterBackups(), a.clusterIncarnation())
 }
 
 func (a *app) clusterStatus() *cobra.Command {

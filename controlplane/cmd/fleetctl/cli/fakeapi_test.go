@@ -37,6 +37,8 @@ type fakeAPI struct {
 	*httptest.Server
 	logf func(format string, args ...any)
 	done chan struct{}
+	// files are answers that are no text, by what stands for them.
+	files map[string]string
 	// onRequest, if set, is called when an answer was written.
 	onRequest func()
 
@@ -46,7 +48,7 @@ type fakeAPI struct {
 }
 
 func newFakeAPI(logf func(string, ...any), routes string) (*fakeAPI, error) {
-	f := &fakeAPI{logf: logf, exchanges: map[string][]exchange{}, done: make(chan struct{})}
+	f := &fakeAPI{logf: logf, exchanges: map[string][]exchange{}, done: make(chan struct{}), files: map[string]string{}}
 	if err := f.parse(routes); err != nil {
 		return nil, err
 	}
@@ -140,6 +142,9 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", kind)
 	w.WriteHeader(e.status)
+	if content, ok := f.files[e.answer]; ok {
+		e.answer = content
+	}
 	_, _ = io.WriteString(w, e.answer)
 	if f.onRequest != nil {
 		f.onRequest()

@@ -3,6 +3,7 @@ package cli_test
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -14,6 +15,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/edgefleet/edgefleet/controlplane/cmd/fleetctl/cli"
+	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/fleet/snapshot"
 )
 
 // noon is the time of every script, so that ages do not change.
@@ -30,7 +33,8 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the commands against an API that answers what each script says:
 //
-//	api FILE           starts one and points fleetctl at it
+//	api FILE FILES…    starts one and points fleetctl at it; the answer {NAME} is the content of one of FILES
+//	snapshot FILE      writes a snapshot of cluster c1 at index 77
 //	exits CODE ARGS…   runs fleetctl and wants that exit code
 //	same STREAM FILE   wants stdout or stderr byte by byte
 //	mode MODE FILE     wants a file's permissions, octal
@@ -43,18 +47,32 @@ func TestScripts(t *testing.T) {
 			}
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"api": cmdAPI, "exits": cmdExits, "same": cmdSame, "mode": cmdMode},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"api": cmdAPI, "exits": cmdExits, "same": cmdSame, "mode": cmdMode, "snapshot": cmdSnapshot},
 	})
 }
 
 func cmdAPI(ts *testscript.TestScript, _ bool, args []string) {
 	f, err := newFakeAPI(ts.Logf, ts.ReadFile(args[0]))
 	ts.Check(err)
+	for _, file := range args[1:] {
+		f.files["{"+file+"}\n"] = ts.ReadFile(file)
+	}
 	ts.Defer(f.stop)
 	ca := ts.MkAbs("api-ca.crt")
 	ts.Check(os.WriteFile(ca, f.ca(), 0o600))
 	ts.Setenv("FLEETCTL_ADDR", f.Listener.Addr().String())
 	ts.Setenv("FLEETCTL_CACERT", ca)
+}
+
+func cmdSnapshot(ts *testscript.TestScript, _ bool, args []string) {
+	f, err := os.Create(ts.MkAbs(args[0]))
+	ts.Check(err)
+	e := snapshot.Envelope{Cluster: "c1", Incarnation: 1, Index: 77, Term: 3, Time: noon().Add(-time.Hour), Member: "m1", Software: "v1"}
+	_, err = snapshot.Write(f, e, func(string) (fleet.Sealed, error) { return fleet.Sealed{}, nil }, func(w io.Writer) error {
+		_, err := io.WriteString(w, "{\"format\":1,\"index\":77}\n{\"table\":\"tenants\",\"row\":{\"id\":\"acme\"}}\n")
+		return err
+	})
+	ts.Check(errors.Join(err, f.Close()))
 }
 
 func cmdExits(ts *testscript.TestScript, _ bool, args []string) {

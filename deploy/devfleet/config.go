@@ -28,6 +28,14 @@ type memberConfig struct {
 	LogLevel    string   `yaml:"log_level"`
 
 	Backup backupPart `yaml:"backup"`
+
+	Consul    *consulPart `yaml:"consul,omitempty"`
+	RetryJoin []string    `yaml:"retry_join,omitempty"`
+}
+
+// consulPart is set when the fleet was started with a Consul.
+type consulPart struct {
+	Address string `yaml:"address"`
 }
 
 // backupPart keeps the backups of all members in one directory, as a mount would.
@@ -62,7 +70,7 @@ type nodeConfig struct {
 
 func (f *Fleet) memberConfig(i int) memberConfig {
 	ip, name := f.layout.member(i), memberName(i)
-	return memberConfig{
+	c := memberConfig{
 		DataDir: f.dir.data(name), Member: name, ClusterZone: string(Zone), Advertise: ip,
 		API: at(ip, portAPI), Raft: at(ip, portRaft), NATS: at(ip, portNATS), NATSRoute: at(ip, portNATSRoute), DNS: at(ip, portDNS), Admin: at(ip, portAdmin),
 		KEKFile:   f.kekFile(i),
@@ -70,6 +78,10 @@ func (f *Fleet) memberConfig(i int) memberConfig {
 		Resolvers: []string{f.layout.customerDNS()}, EdgeRoots: f.acmeRootsFile(), EdgePort: portHTTPS, ReapAfter: "5s", LogLevel: "info",
 		Backup: backupPart{"file://" + f.dir.join("backups"), "1m"},
 	}
+	if f.opts.Consul != "" {
+		c.Consul, c.RetryJoin = &consulPart{f.opts.Consul}, []string{"consul"}
+	}
+	return c
 }
 
 func (f *Fleet) nodeConfig(i int) nodeConfig {

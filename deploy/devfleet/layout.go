@@ -46,6 +46,8 @@ type Options struct {
 	Members, Nodes int
 	// Block is the second octet of every address, so that several fleets can run side by side.
 	Block int
+	// Consul is the address of an agent that members use; empty for none. It is started by somebody else.
+	Consul string
 	// ReadyFile is written when the story has been played; empty for none.
 	ReadyFile string
 	// Short plays the story until the host is active, and leaves out what comes then: attacks, faults.

@@ -92,7 +92,11 @@ func (s *story) otherMembers(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if err := s.tool(ctx, name, binControlPlane, "join", "--config", s.configFile(name), "--token", token, "--address", at(s.layout.member(1), portAPI)); err != nil {
+		join := []string{"join", "--config", s.configFile(name), "--token", token}
+		if s.opts.Consul == "" { // else it finds the first one there
+			join = append(join, "--address", at(s.layout.member(1), portAPI))
+		}
+		if err := s.tool(ctx, name, binControlPlane, join...); err != nil {
 			return "", err
 		}
 		if err := s.start(ctx, name); err != nil {

@@ -51,7 +51,9 @@ func sharedFleet(t *testing.T) *wholeFleet {
 	if testing.Short() {
 		t.Skip("a whole fleet takes a while")
 	}
-	shared.once.Do(func() { shared.fleet, shared.err = startFleet(filepath.Join(binaries, "shared")) })
+	shared.once.Do(func() {
+		shared.fleet, shared.err = startFleet(filepath.Join(binaries, "shared"), "--members", "3", "--nodes", "2")
+	})
 	if shared.err != nil {
 		t.Fatal(shared.err)
 	}
@@ -66,13 +68,14 @@ func stopShared() error {
 	return shared.fleet.stop()
 }
 
-func startFleet(home string) (*wholeFleet, error) {
+func startFleet(home string, args ...string) (*wholeFleet, error) {
 	f := &wholeFleet{dir: filepath.Join(home, "fleet"), out: &buffer{}, done: make(chan error, 1)}
 	if err := os.Mkdir(home, 0o700); err != nil {
 		return nil, err
 	}
 	ready := filepath.Join(home, "ready.json")
-	f.cmd = program("devfleet", nil, "up", "--short", "--members", "3", "--nodes", "2", "--dir", f.dir, "--ready-file", ready, "--address-block", block(203))
+	args = append([]string{"up", "--short", "--dir", f.dir, "--ready-file", ready, "--address-block", block(203)}, args...)
+	f.cmd = program("devfleet", nil, args...)
 	f.cmd.Stdout, f.cmd.Stderr = f.out, f.out
 	if err := f.cmd.Start(); err != nil {
 		return nil, err

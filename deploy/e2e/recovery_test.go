@@ -36,7 +36,7 @@ type disaster struct {
 func newDisaster(t *testing.T) *disaster {
 	t.Helper()
 	home := t.TempDir()
-	f, err := startFleet(filepath.Join(home, "home"))
+	f, err := startFleet(filepath.Join(home, "home"), "--members", "3", "--nodes", "2")
 	if err != nil {
 		t.Fatal(err)
 	}

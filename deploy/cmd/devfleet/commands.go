@@ -52,6 +52,7 @@ func up(dir *string) *cobra.Command {
 	f.IntVar(&o.Members, "members", 3, "number of control-plane members, 1 to 7")
 	f.IntVar(&o.Nodes, "nodes", 3, "number of edge nodes, 1 to 50")
 	f.IntVar(&o.Block, "address-block", 0, "second octet of every address, so that several fleets can run side by side")
+	f.StringVar(&o.Consul, "consul", "", "address of a Consul agent that the members use, such as 127.0.0.1:8500")
 	f.StringVar(&o.ReadyFile, "ready-file", "", "write addresses and tokens here, as JSON, when the story has been played")
 	f.BoolVar(&o.Short, "short", false, "play the story until the host is active only; without the attacks and the faults")
 	f.BoolVar(&o.Once, "once", false, "stop when the story has been played; exit 0 only if all of it held")

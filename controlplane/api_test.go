@@ -86,7 +86,9 @@ func TestANodeTalksToTheAPIOfAnyMember(t *testing.T) {
 	m := c.enrol("n1", "192.0.2.1", follower)
 	for _, member := range []int{follower, lead} {
 		cl := c.node(m, member)
-		if _, err := client.Post[fleet.EnrolResponse](t.Context(), cl, "/v1/edge/renew", fleet.RenewRequest{CSR: m.csr}); err != nil {
+		renewal, err := mtls.SignRenewal(m.source.Certificate(), m.Cluster, "n1", []byte(m.csr), time.Now())
+		check(t, err)
+		if _, err := client.Post[fleet.EnrolResponse](t.Context(), cl, "/v1/edge/renew", renewal); err != nil {
 			t.Error(err)
 		}
 		c.await("heads of every kind", func() bool {

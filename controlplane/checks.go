@@ -132,6 +132,8 @@ func (m *member) checkNodes() fleet.Check {
 		}
 		all++
 		switch {
+		case n.Lock != nil:
+			bad = append(bad, fmt.Sprintf("%s is locked: its identity is on two machines; see fleetctl node show %[1]s", n.ID))
 		case n.Observed.State != fleet.NodeUp:
 			bad = append(bad, fmt.Sprintf("%s is %s", n.ID, n.Observed.State))
 		case n.Observed.ClockSkew != "":

@@ -98,16 +98,16 @@ func (m *member) derived(ctx context.Context) error {
 // admit says which group a node belongs to, from local state: nodes reconnect without quorum.
 func (m *member) admit(id fleet.NodeID) (fleet.GroupName, error) {
 	n, ok := m.state.Read().Node(id)
-	if !ok || !n.Identity.RevokedAt.IsZero() {
+	if !ok {
 		return "", fleet.NewError(fleet.ErrDenied, "node", "node %s is not part of this fleet", id)
 	}
-	return n.Spec.Group, nil
+	return n.Spec.Group, n.Refusal()
 }
 
 // admissionPause bounds how often connections are looked at: nodes change with every report that says something new.
 const admissionPause = time.Second
 
-// admission ends the connections of nodes that were revoked, or moved to another group, since they connected.
+// admission ends the connections of nodes that were revoked, locked, or moved to another group, since they connected.
 func (m *member) admission(ctx context.Context) error {
 	for {
 		ws := m.state.Watch(state.Nodes)

@@ -11,6 +11,10 @@ type Node struct {
 	Spec     NodeSpec     `json:"spec"`
 	Identity NodeIdentity `json:"identity"`
 	Observed NodeObserved `json:"observed"`
+	// Renewal is where the node's chain of keys stands.
+	Renewal NodeRenewal `json:"renewal,omitzero"`
+	// Lock is set while the node is locked: its identity was found on two machines.
+	Lock *NodeLock `json:"lock,omitempty"`
 	Meta
 }
 

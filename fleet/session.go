@@ -160,11 +160,6 @@ type EnrolRequest struct {
 	Sent time.Time `json:"sent"`
 }
 
-// RenewRequest exchanges a new CSR for a new certificate; the connection proves the old identity.
-type RenewRequest struct {
-	CSR string `json:"csr"`
-}
-
 // EnrolResponse is a node's identity and what it must trust.
 type EnrolResponse struct {
 	Node    NodeID     `json:"node"`

@@ -130,7 +130,7 @@ func newAPI(o Options) *API {
 	a := &API{o: o, mux: http.NewServeMux(), ops: map[string]operation{}, limiter: newLimiter(), metrics: newMetrics(o.Telemetry), tails: newTails(), sessions: newSessions(), uses: &uses{seen: map[fleet.TokenID]time.Time{}}, settleTimeout: settleTimeout, bodyTimeout: bodyTimeout}
 	a.huma = humago.New(a.mux, config())
 	for _, register := range []func(){
-		a.registerCluster, a.registerSnapshots, a.registerBackups, a.registerDrills, a.registerMembers, a.registerTenants, a.registerHosts, a.registerRules, a.registerNodes, a.registerEvents, a.registerEdge, a.registerAudit,
+		a.registerCluster, a.registerSnapshots, a.registerBackups, a.registerDrills, a.registerMembers, a.registerTenants, a.registerHosts, a.registerRules, a.registerNodes, a.registerLocks, a.registerEvents, a.registerEdge, a.registerAudit,
 		a.registerSettle, a.registerUsers, a.registerApprovals,
 	} {
 		register()

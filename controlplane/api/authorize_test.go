@@ -1,11 +1,14 @@
 package api_test
 
 import (
+	"crypto/tls"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -118,6 +121,10 @@ func TestEveryMutationLeavesOneAuditEntry(t *testing.T) {
 	done := map[string]bool{"approval-approve": true, "approval-deny": true} // see the tests of four eyes
 	var drill fleet.Drill
 	snap, _ := op.save()
+	nodeKey, err := mtls.NewKey()
+	must(t, err)
+	nodeCSR, err := mtls.CSR(nodeKey)
+	must(t, err)
 	for _, step := range []struct {
 		id           string
 		caller       func() as
@@ -157,11 +164,21 @@ func TestEveryMutationLeavesOneAuditEntry(t *testing.T) {
 		{"rule-delete", nil, "DELETE", "/v1/tenants/red/rules/r1", nil, nil},
 		{"join-token-create", nil, "POST", "/v1/join-tokens", client.JoinTokenCreate{Kind: fleet.JoinNode}, &nodeJoin},
 		{"edge-enrol", func() as { return f.at(0, "") }, "POST", "/v1/edge/enrol", func() any {
-			r := enrolment(t, nodeJoin.Secret)
+			r := enrolmentOf(t, nodeJoin.Secret, string(nodeCSR))
 			r.Node = "n1"
 			return r
 		}, nil},
-		{"edge-renew", func() as { return f.at(0, "", f.nodeCert("n1")) }, "POST", "/v1/edge/renew", fleet.RenewRequest{CSR: csr(t)}, nil},
+		{"edge-renew", func() as { return f.at(0, "") }, "POST", "/v1/edge/renew", func() any {
+			der, err := f.keys.NodeCA.SignNode("c-test", "n1", nodeKey.Public(), time.Now())
+			must(t, err)
+			block, _ := pem.Decode(der)
+			r, _ := renewal(t, tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: nodeKey}, "n1")
+			return r
+		}, nil},
+		{"node-unlock", func() as {
+			f.propose(command.NodeLock{ID: "n1", Reason: "two machines"})
+			return op
+		}, "POST", "/v1/nodes/n1/unlock", nil, nil},
 		{"edge-poll", func() as { return f.at(0, "", f.nodeCert("n1")) }, "POST", "/v1/edge/poll", report("n1"), nil},
 		{"node-update", nil, "PATCH", "/v1/nodes/n1", map[string]any{"cordoned": true}, nil},
 		{"node-revoke", nil, "DELETE", "/v1/nodes/n1", nil, nil},

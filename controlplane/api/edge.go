@@ -25,7 +25,7 @@ const nodeLife = 24 * time.Hour
 
 func (a *API) registerEdge() {
 	handle(a, op("edge-enrol", http.MethodPost, "/v1/edge/enrol", "Exchange a node join token for an identity", public, fleet.PermPublic, fleet.DutyOperating).changes(command.TypeNodeEnrol).answering(http.StatusCreated), a.enrol)
-	handle(a, op("edge-renew", http.MethodPost, "/v1/edge/renew", "A node renews its certificate", nodesOnly, fleet.PermNode, fleet.DutyOperating).changes(command.TypeNodeRenew).answering(http.StatusOK), a.renew)
+	handle(a, op("edge-renew", http.MethodPost, "/v1/edge/renew", "A node renews its certificate; its last key signs", public, fleet.PermPublic, fleet.DutyOperating).changes(command.TypeNodeRotate).answering(http.StatusOK), a.renew)
 	handle(a, op("edge-poll", http.MethodPost, "/v1/edge/poll", "A node reports and asks for its heads", nodesOnly, fleet.PermNode, fleet.DutyRules).leaderFirst().answering(http.StatusOK), a.poll)
 	handle(a, op("edge-blob", http.MethodGet, "/v1/edge/blobs/{digest}", "A node fetches a blob", nodesOnly, fleet.PermNode, fleet.DutyRules).locally(), a.blob)
 	a.describeBlob("/v1/edge/blobs/{digest}")
@@ -96,26 +96,6 @@ func (a *API) identity(n fleet.Node, cert string) fleet.EnrolResponse {
 		Node: n.ID, Group: n.Spec.Group, Region: n.Spec.Region, Cluster: c.ID, Incarnation: c.Incarnation, Certificate: cert,
 		MemberCA: c.MemberCA, APICA: c.APICA, HeadKeys: c.HeadKeys, RecoveryKey: c.RecoveryKey, Members: blobs.Endpoints(v),
 	}
-}
-
-func (a *API) renew(ctx context.Context, in *Input[fleet.RenewRequest]) (*Body[fleet.EnrolResponse], error) {
-	if err := a.o.Keys.Check(); err != nil {
-		return nil, err
-	}
-	pub, err := mtls.ParseCSR([]byte(in.Body.CSR))
-	if err != nil {
-		return nil, err
-	}
-	id := callerOf(ctx).node
-	cert, spki, notAfter, err := a.signNode(id, pub)
-	if err != nil {
-		return nil, err
-	}
-	n, err := propose[fleet.Node](ctx, a, command.NodeRenew{ID: id, SPKI: spki, NotAfter: notAfter})
-	if err != nil {
-		return nil, err
-	}
-	return &Body[fleet.EnrolResponse]{Body: a.identity(n, cert)}, nil
 }
 
 func (a *API) poll(ctx context.Context, in *Input[fleet.Report]) (*Body[fleet.HeadSet], error) {

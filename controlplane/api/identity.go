@@ -138,10 +138,10 @@ func (a *API) checkNode(c *caller) error {
 		return nil
 	}
 	n, ok := a.view().Node(c.node)
-	if ok && n.Identity.RevokedAt.IsZero() {
-		return nil
+	if ok {
+		return n.Refusal()
 	}
-	c.unknown = !ok
+	c.unknown = true
 	return fleet.NewError(fleet.ErrDenied, "node", "node %s is not part of this fleet (any more): enrol the machine again with a new join token", c.node)
 }
 

@@ -31,9 +31,14 @@ func enrolment(t *testing.T, token string) fleet.EnrolRequest {
 	must(t, err)
 	csr, err := mtls.CSR(key)
 	must(t, err)
+	return enrolmentOf(t, token, string(csr))
+}
+
+func enrolmentOf(t *testing.T, token, csr string) fleet.EnrolRequest {
+	t.Helper()
 	_, hpke, err := keyring.NewHPKEKey()
 	must(t, err)
-	return fleet.EnrolRequest{Token: token, CSR: string(csr), HPKE: hpke, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Sent: time.Now().UTC()}
+	return fleet.EnrolRequest{Token: token, CSR: csr, HPKE: hpke, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Sent: time.Now().UTC()}
 }
 
 // node puts a node into the state.
@@ -113,7 +118,6 @@ func TestForwardingHeadersOfOthersAreNotBelieved(t *testing.T) {
 				}{
 					{"POST", "/v1/edge/poll", report("n1")},
 					{"GET", "/v1/edge/blobs/sha256:" + strings.Repeat("0", 64), nil},
-					{"POST", "/v1/edge/renew", fleet.RenewRequest{CSR: "x"}},
 					{"POST", "/v1/cluster/announce", announce},
 				} {
 					if got := a.call(call.method, call.path, call.body); got.status != want {
@@ -272,13 +276,8 @@ func TestTheLifeOfANode(t *testing.T) {
 
 	for i := range f.members { // through the leader and through a follower
 		node := f.at(i, "", cert)
-		var renewed fleet.EnrolResponse
-		node.call("POST", "/v1/edge/renew", fleet.RenewRequest{CSR: string(csr)}).want(200).into(&renewed)
-		if renewed.Certificate == got.Certificate || renewed.Node != "n1" {
-			t.Errorf("renewal gave %+v", renewed)
-		}
-		cert, err = tls.X509KeyPair([]byte(renewed.Certificate), keyPEM)
-		must(t, err)
+		r, key := renewal(t, cert, "n1")
+		cert = renewed(t, node.call("POST", "/v1/edge/renew", r), key)
 		node = f.at(i, "", cert)
 		var set fleet.HeadSet
 		node.call("POST", "/v1/edge/poll", report("n1")).want(200).into(&set)
@@ -297,7 +296,7 @@ func TestTheLifeOfANode(t *testing.T) {
 
 	f.op().call("DELETE", "/v1/nodes/n1", nil).want(200)
 	for i := range f.members {
-		for _, call := range []struct{ method, path string }{{"POST", "/v1/edge/poll"}, {"POST", "/v1/edge/renew"}, {"GET", "/v1/edge/blobs/sha256:" + strings.Repeat("0", 64)}} {
+		for _, call := range []struct{ method, path string }{{"POST", "/v1/edge/poll"}, {"GET", "/v1/edge/blobs/sha256:" + strings.Repeat("0", 64)}} {
 			f.at(i, "", cert).call(call.method, call.path, json.RawMessage(`{}`)).want(403)
 		}
 	}

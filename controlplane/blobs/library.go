@@ -175,8 +175,11 @@ func (l *Library) GroupHeads(v *state.View, g fleet.GroupName) ([]fleet.SignedHe
 func (l *Library) HeadSet(id fleet.NodeID) (fleet.HeadSet, error) {
 	v := l.store.Read()
 	n, ok := v.Node(id)
-	if !ok || !n.Identity.RevokedAt.IsZero() {
+	if !ok {
 		return fleet.HeadSet{}, fleet.NewError(fleet.ErrDenied, "node", "node %s is not part of this fleet", id)
+	}
+	if err := n.Refusal(); err != nil {
+		return fleet.HeadSet{}, err
 	}
 	heads, err := l.GroupHeads(v, n.Spec.Group)
 	if err != nil {

@@ -56,6 +56,9 @@ const (
 	TypeIncarnationStart
 	TypeDrillPut
 	TypeKeysExpire
+	TypeNodeRotate
+	TypeNodeLock
+	TypeNodeUnlock
 )
 
 var names = map[Type]string{
@@ -78,6 +81,7 @@ var names = map[Type]string{
 	TypeSnapshotStage: "snapshot_stage", TypeClusterRestore: "cluster_restore", TypeIncarnationStart: "incarnation_start",
 	TypeDrillPut:   "drill_put",
 	TypeKeysExpire: "keys_expire",
+	TypeNodeRotate: "node_rotate", TypeNodeLock: "node_lock", TypeNodeUnlock: "node_unlock",
 }
 
 // String is the command's stable name, as it stands in the audit log.
@@ -148,4 +152,7 @@ var bodies = map[Type]func() Body{
 	TypeIncarnationStart:  func() Body { return &IncarnationStart{} },
 	TypeDrillPut:          func() Body { return &DrillPut{} },
 	TypeKeysExpire:        func() Body { return &KeysExpire{} },
+	TypeNodeRotate:        func() Body { return &NodeRotate{} },
+	TypeNodeLock:          func() Body { return &NodeLock{} },
+	TypeNodeUnlock:        func() Body { return &NodeUnlock{} },
 }

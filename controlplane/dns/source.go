@@ -35,7 +35,7 @@ type Source interface {
 	Serial() uint32
 }
 
-// Healthy returns the nodes whose addresses DNS may answer with: heard from, serving, neither cordoned nor revoked.
+// Healthy returns the nodes whose addresses DNS may answer with: heard from, serving, neither cordoned, locked nor revoked.
 //
 // Two rules keep the zone from going dark by mistake. When more than half of the nodes that should serve would be
 // withdrawn at once, nobody is: that many failures are more likely ours (a cut between control plane and edge) than
@@ -46,7 +46,7 @@ func Healthy(nodes []fleet.Node) []fleet.Node {
 		if !n.Identity.RevokedAt.IsZero() || n.Observed.State == fleet.NodeEnrolled || n.Observed.State == "" {
 			continue
 		}
-		if n.Spec.Cordoned {
+		if n.Spec.Cordoned || n.Lock != nil {
 			cordoned = append(cordoned, n)
 			continue
 		}

@@ -54,6 +54,9 @@ func housekeeping(t *testing.T, w *world, turn int) ([]byte, command.Body) {
 	t.Helper()
 	v := w.state.Read()
 	var b command.Body
+	if v.AuditHead().Seq == v.AuditSealed() {
+		turn = 3 // there is nothing to sign or to seal
+	}
 	switch turn % 4 {
 	case 0:
 		b = command.AuditCheckpoint{Checkpoint: checkpoint(t, w, 0)}

@@ -208,6 +208,12 @@ func (p *processor) apply(b command.Body) (any, error) {
 	case *command.KeysExpire:
 		p.keysExpire(b)
 		return nil, nil
+	case *command.NodeRotate:
+		return p.nodeRotate(b)
+	case *command.NodeLock:
+		return p.nodeLock(b)
+	case *command.NodeUnlock:
+		return p.nodeUnlock(b)
 	}
 	if obj, known, err := p.access(b); known {
 		return obj, err

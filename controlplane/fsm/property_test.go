@@ -129,7 +129,7 @@ func (d dice) machines() command.Body {
 	case 4:
 		return command.NodeEnrol{Token: d.join(), ID: d.node(), Spec: fleet.NodeSpec{Addresses: d.addrs()}}
 	case 5:
-		return command.NodeRenew{ID: d.node(), SPKI: pick(d, "a", "b")}
+		return d.identity()
 	case 6, 10, 11:
 		return command.NodePut{Put: d.put(), ID: d.node(), Spec: fleet.NodeSpec{Group: d.group(), Region: "eu", Addresses: d.addrs()}}
 	case 7:
@@ -144,6 +144,18 @@ func (d dice) machines() command.Body {
 		})
 	}
 	return b
+}
+
+func (d dice) identity() command.Body {
+	switch d.IntN(4) {
+	case 0:
+		return command.NodeRenew{ID: d.node(), SPKI: pick(d, "a", "b")}
+	case 1:
+		return command.NodeLock{ID: d.node(), Reason: pick(d, "two machines", "")}
+	case 2:
+		return command.NodeUnlock{ID: d.node()}
+	}
+	return command.NodeRotate{ID: d.node(), From: pick(d, "", "a", "b"), SPKI: pick(d, "a", "b", "c")}
 }
 
 func (d dice) certificates() command.Body {

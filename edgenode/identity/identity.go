@@ -2,7 +2,7 @@
 // reads.
 //
 // It owns the four files (node.crt, node.key, hpke.key, trust.json; mode 0600 in a directory of mode 0700) and the keys of
-// an enrolment under way. It asks nobody: package supervise enrols and renews. While a renewed file cannot be read, the last
+// an enrolment or renewal under way. It asks nobody: package supervise enrols and renews. While a renewed file cannot be read, the last
 // good identity stays in use.
 package identity
 
@@ -170,7 +170,7 @@ func Renew(dir string, keyPEM []byte, r fleet.EnrolResponse) error {
 	if err != nil {
 		return fmt.Errorf("encode trust: %w", err)
 	}
-	return writeFile(dir, trustFile, b)
+	return errors.Join(writeFile(dir, trustFile, b), forgetNext(dir))
 }
 
 // writeFile replaces a file, mode 0600, so that a crash leaves the old content or the new.

@@ -42,6 +42,8 @@ type plane struct {
 	away    int
 	// issued is when certificates begin; zero for now.
 	issued time.Time
+	// lost is how many answers to renewals do not arrive.
+	lost   int
 	keys   []string
 	renews int
 }
@@ -88,7 +90,7 @@ func (p *plane) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var in struct {
-		CSR  string `json:"csr"`
+		fleet.RenewRequest
 		HPKE []byte `json:"hpke"`
 	}
 	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
@@ -114,9 +116,15 @@ func (p *plane) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		}
 	case "/v1/edge/renew":
 		p.renews++
-		id, err := mtls.PeerIdentity(*r.TLS)
-		if err != nil || id.Node != "edge-1" {
-			p.t.Errorf("renewal by %+v, %v", id, err)
+		if _, err := mtls.VerifyRenewal("c1", string(p.nodes.CertPEM()), in.RenewRequest); err != nil {
+			p.t.Errorf("renewal: %v", err)
+		}
+		if len(r.TLS.PeerCertificates) > 0 {
+			p.t.Error("the certificate, which may have ended, was shown")
+		}
+		if p.lost > 0 {
+			p.lost--
+			panic(http.ErrAbortHandler)
 		}
 	}
 	_ = json.NewEncoder(rw).Encode(p.answer(pub, issued))
@@ -209,6 +217,45 @@ func TestANewNodeEnrolsAndRenewsWhatIsHalfOver(t *testing.T) {
 		if info, err := e.Info(); err != nil || info.Mode().Perm() != 0o600 || e.Name() == "enrol.key" {
 			t.Errorf("%s has mode %v, %v", e.Name(), info.Mode(), err)
 		}
+	}
+}
+
+func TestANodeThatWasAwayForDaysRenewsWithTheKeyOfItsLastCertificate(t *testing.T) {
+	p := newPlane(t)
+	p.issued, p.lost = time.Now().Add(-5*24*time.Hour), 1
+	h := newHost(t, p.start())
+	t.Setenv(roleVariable, "worker")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- h.run(ctx, p.token()) }()
+	h.pid() // it serves meanwhile
+	eventually(t, "the first renewal is asked for", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.renews == 1
+	})
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	// Whatever became of the answer: the next attempt, of another process, asks for the same key.
+	ctx, cancel = context.WithCancel(t.Context())
+	go func() { done <- h.run(ctx, "") }()
+	eventually(t, "the certificate is renewed", func() bool {
+		id, err := identity.Open(h.identityDir())
+		return err == nil && time.Until(id.Source.Certificate().Leaf.NotAfter) > 23*time.Hour
+	})
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.renews != 2 || len(p.keys) != 3 || p.keys[0] == p.keys[1] || p.keys[1] != p.keys[2] {
+		t.Errorf("%d renewals, keys %v", p.renews, p.keys)
+	}
+	if _, err := os.Stat(filepath.Join(h.identityDir(), "next.key")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the key of the renewal that is done: %v", err)
 	}
 }
 

@@ -43,6 +43,20 @@ func EncodeKey(k *ecdsa.PrivateKey) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: der}), nil
 }
 
+// ParseKey reads what EncodeKey wrote.
+func ParseKey(b []byte) (*ecdsa.PrivateKey, error) {
+	der, err := onePEM(b, pemKey)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if err != nil || !ok {
+		return nil, fleet.NewError(fleet.ErrCorrupt, "identity", "the stored key is damaged, or of another type than ECDSA")
+	}
+	return key, nil
+}
+
 // CSR is a signing request for k in PEM. It names nothing: the signer decides what the certificate says and takes only
 // the public key.
 func CSR(k crypto.Signer) ([]byte, error) {

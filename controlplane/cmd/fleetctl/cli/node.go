@@ -10,7 +10,7 @@ import (
 )
 
 func (a *app) nodeCommand() *cobra.Command {
-	return group("node", "Edge nodes", "", a.nodeList(), a.nodeShow(), a.nodeCordon(true), a.nodeCordon(false), a.nodeRevoke(), a.nodeJoinToken())
+	return group("node", "Edge nodes", "", a.nodeList(), a.nodeShow(), a.nodeCordon(true), a.nodeCordon(false), a.nodeUnlock(), a.nodeRevoke(), a.nodeJoinToken())
 }
 
 func (a *app) nodeList() *cobra.Command {
@@ -32,6 +32,9 @@ func (a *app) nodeList() *cobra.Command {
 
 func nodeState(n fleet.Node) string {
 	state := string(n.Observed.State)
+	if n.Lock != nil {
+		state = "locked"
+	}
 	if !n.Identity.RevokedAt.IsZero() {
 		return "revoked"
 	}
@@ -77,6 +80,9 @@ func (a *app) showNode(n fleet.Node) error {
 	t.row("group", n.Spec.Group)
 	t.row("region", n.Spec.Region)
 	t.row("state", nodeState(n))
+	if n.Lock != nil {
+		t.row("locked", a.age(n.Lock.At)+": "+n.Lock.Reason)
+	}
 	t.row("since", a.age(o.Since))
 	t.row("serving", yesNo(o.Serving))
 	t.row("software", o.Software)

@@ -40,3 +40,14 @@ const (
 )
 
 var scopes = []scope{nobody, operators, tenantOwn, anyToken, nodesOnly, membersOnly, 99}
+
+// OpenTails counts the streams of events that are open.
+func (a *API) OpenTails() int {
+	a.tails.mu.Lock()
+	defer a.tails.mu.Unlock()
+	n := 0
+	for _, of := range a.tails.open {
+		n += of
+	}
+	return n
+}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/edgefleet/edgefleet/controlplane/api"
 	"github.com/edgefleet/edgefleet/controlplane/client"
+	"github.com/edgefleet/edgefleet/controlplane/events"
 	"github.com/edgefleet/edgefleet/controlplane/events/storetest"
 	"github.com/edgefleet/edgefleet/fleet"
 )
@@ -27,6 +29,7 @@ func (a as) stream(path string) (lines <-chan string, hangUp func()) {
 	t.Cleanup(cancel)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+a.addr+path, nil)
 	must(t, err)
+	maps.Copy(req.Header, a.header)
 	req.Header.Set("Authorization", "Bearer "+a.token)
 	open := *a.http
 	open.Timeout = 0
@@ -88,6 +91,9 @@ func TestATailShowsTheTenantsEventsAsTheyCome(t *testing.T) {
 			}
 			want := storetest.Event("n1", "b1", 2, "red", 0)
 			must(t, f.members[1].events.Put(t.Context(), []fleet.Event{storetest.Event("n1", "b1", 1, "blue", 0), want}))
+			if l, want := next(t, lines), "id: "+events.PositionOf(want).String(); l != want {
+				t.Errorf("got %q, want %q", l, want)
+			}
 			if l := next(t, lines); l != "event: event" {
 				t.Errorf("got %q", l)
 			}

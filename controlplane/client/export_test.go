@@ -1,4 +1,8 @@
 package client
 
+import "io"
+
 // ReadEvents is the decoder behind Stream.
-var ReadEvents = readEvents
+func ReadEvents(r io.Reader, fn func(data []byte) error) error {
+	return readEvents(r, func(e sse) error { return fn(e.data) })
+}

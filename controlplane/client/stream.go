@@ -17,9 +17,19 @@ import (
 const maxEvent = 1 << 20
 
 // Stream reads server-sent events and gives the data of each to fn, which must not keep it. It ends with the error of
-// fn, with ctx, or with ErrUnavailable when the connection ends: what happened until the next call is not repeated.
+// fn, with ctx, or with ErrUnavailable when the connection ends; Follow goes on then.
 func (c *Client) Stream(ctx context.Context, path string, query url.Values, fn func(data []byte) error) error {
-	res, err := c.send(ctx, c.stream, newRequest(http.MethodGet, path, query, nil, nil))
+	return c.stream1(ctx, newRequest(http.MethodGet, path, query, nil, nil), func(e sse) error { return fn(e.data) })
+}
+
+// sse is one server-sent event.
+type sse struct {
+	id, event string
+	data      []byte
+}
+
+func (c *Client) stream1(ctx context.Context, r request, fn func(sse) error) error {
+	res, err := c.send(ctx, c.stream, r)
 	if err != nil {
 		return err
 	}
@@ -35,32 +45,39 @@ func (c *Client) Stream(ctx context.Context, path string, query url.Values, fn f
 	return err
 }
 
-// readEvents decodes the event stream format (WHATWG HTML, section 9.2): only data matters here.
-func readEvents(r io.Reader, fn func(data []byte) error) error {
+// readEvents decodes the event stream format (WHATWG HTML, section 9.2).
+func readEvents(r io.Reader, fn func(sse) error) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxEvent)
-	var data []byte
+	var e sse
 	pending := false
 	for lines.Scan() {
 		line := lines.Bytes()
-		if len(line) == 0 && pending {
-			if err := fn(data); err != nil {
-				return err
+		if len(line) == 0 {
+			if pending {
+				if err := fn(e); err != nil {
+					return err
+				}
 			}
-			data, pending = data[:0], false
+			e, pending = sse{id: e.id, data: e.data[:0]}, false
 			continue
 		}
 		field, value, _ := bytes.Cut(line, []byte(":"))
-		if string(field) != "data" {
-			continue
+		value = bytes.TrimPrefix(value, []byte(" "))
+		switch string(field) {
+		case "id":
+			e.id = string(value)
+		case "event":
+			e.event = string(value)
+		case "data":
+			if pending {
+				e.data = append(e.data, '\n')
+			}
+			if e.data = append(e.data, value...); len(e.data) > maxEvent {
+				return fmt.Errorf("%w: an event of more than %d bytes", fleet.ErrTooLarge, maxEvent)
+			}
+			pending = true
 		}
-		if pending {
-			data = append(data, '\n')
-		}
-		if data = append(data, bytes.TrimPrefix(value, []byte(" "))...); len(data) > maxEvent {
-			return fmt.Errorf("%w: an event of more than %d bytes", fleet.ErrTooLarge, maxEvent)
-		}
-		pending = true
 	}
 	switch err := lines.Err(); {
 	case err == nil:

@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS marks (
 	updated   INTEGER NOT NULL,
 	PRIMARY KEY (node, boot)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS born (at INTEGER NOT NULL) STRICT;
 `
 
 const (
@@ -41,6 +42,8 @@ const (
 type marks struct {
 	db  *sql.DB
 	now func() time.Time
+	// born is when this store was made.
+	born time.Time
 
 	mu sync.Mutex
 	// gaps are the boots with something stored above a missing sequence number; metrics read it without the database.
@@ -70,6 +73,9 @@ func openMarks(dir string, now func() time.Time) (*marks, error) {
 		return nil, err
 	}
 	m := &marks{db: db, now: now, gaps: map[bootKey]gap{}}
+	if err := m.readBorn(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	rows, err := db.Query(`SELECT node, boot, gap_since, updated FROM marks WHERE gap_since > 0`)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("read watermarks: %w", err), db.Close())
@@ -84,6 +90,18 @@ func openMarks(dir string, now func() time.Time) (*marks, error) {
 		m.gaps[k] = gap{time.Unix(0, since), time.Unix(0, updated)}
 	}
 	return m, rows.Err()
+}
+
+func (m *marks) readBorn() error {
+	if _, err := m.db.Exec(`INSERT INTO born SELECT ? WHERE NOT EXISTS (SELECT 1 FROM born)`, m.now().UnixNano()); err != nil {
+		return fmt.Errorf("date the event store: %w", err)
+	}
+	var at int64
+	if err := m.db.QueryRow(`SELECT at FROM born`).Scan(&at); err != nil {
+		return fmt.Errorf("date of the event store: %w", err)
+	}
+	m.born = time.Unix(0, at).UTC()
+	return nil
 }
 
 // cover adds spans in one transaction and returns how many sequence numbers were new.

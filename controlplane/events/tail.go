@@ -23,7 +23,8 @@ type tail struct {
 }
 
 // Subscribe returns a channel of the events of all tenants that are stored from now on; cancel ends it and closes the
-// channel, as Close does. A subscriber that is too slow misses events; they are counted, and a query returns them.
+// channel, as Close does. The channel of a subscriber that is too slow is closed too, and what it misses is counted: it
+// reads the store from where it was.
 func (s *Store) Subscribe() (<-chan fleet.Event, func()) {
 	return s.tail.subscribe()
 }
@@ -53,15 +54,18 @@ func (t *tail) publish(ctx context.Context, evs []fleet.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	skipped := int64(0)
-	for _, ch := range t.subs {
-		for _, ev := range evs {
+	t.subs = slices.DeleteFunc(t.subs, func(ch chan fleet.Event) bool {
+		for i, ev := range evs {
 			select {
 			case ch <- ev:
 			default:
-				skipped++
+				skipped += int64(len(evs) - i)
+				close(ch)
+				return true
 			}
 		}
-	}
+		return false
+	})
 	if skipped > 0 {
 		t.skipped.Add(ctx, skipped)
 	}

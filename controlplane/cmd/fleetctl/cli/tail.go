@@ -2,7 +2,6 @@ package cli
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -13,13 +12,10 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
-// reconnectEvery is the pause before a broken stream is opened again.
-const reconnectEvery = time.Second
-
 func (a *app) eventTail() *cobra.Command {
 	return &cobra.Command{
 		Use: "tail", Short: "Show attack events as they arrive", Args: exact(),
-		Long:    "Show attack events as they arrive, until Ctrl-C. With -o json one event a line, as the API sent it. A member that goes away is replaced by the next; what arrived meanwhile is in 'fleetctl event list'.",
+		Long:    "Show attack events as they arrive, until Ctrl-C. With -o json one event a line, as the API sent it. A member that goes away is replaced by the next, which goes on where the first left off.",
 		Example: "  fleetctl event tail\n  fleetctl event tail -o json | jq .path",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := a.tenantSession(cmd)
@@ -40,24 +36,10 @@ func (a *app) eventTail() *cobra.Command {
 	}
 }
 
-// follow streams until ctx ends, over as many connections as it takes.
+// follow streams until ctx ends, over as many connections and members as it takes.
 func (a *app) follow(cmd *cobra.Command, s *session) error {
-	ctx := cmd.Context()
-	for {
-		err := s.Stream(ctx, s.path("events:tail"), nil, a.tailEvent)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if !errors.Is(err, fleet.ErrUnavailable) {
-			return err
-		}
-		a.note("fleetctl: %v; connecting again, and events in between are in 'fleetctl event list'", err)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(reconnectEvery):
-		}
-	}
+	broken := func(err error) { a.note("fleetctl: %v; connecting again, no event is shown twice", err) }
+	return s.Follow(cmd.Context(), s.path("events:tail"), nil, broken, a.tailEvent)
 }
 
 func (a *app) tailEvent(data []byte) error {

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"syscall"
 	"time"
 
@@ -199,11 +200,11 @@ func (m *member) serve(ctx context.Context, name string, ln net.Listener, srv *h
 }
 
 func (m *member) startConsensus(ctx context.Context) error {
-	node, err := m.c.openConsensus(m.trust, fsm.New(m.state), m.tel)
+	node, err := m.c.openConsensus(m.trust, m.allowMember, fsm.New(m.state), m.tel)
 	if err != nil {
 		return err
 	}
-	m.node, m.raft = node, proposer{node: node, member: m.c.Member, raftTLS: m.trust.raftTLS()}
+	m.node, m.raft = node, proposer{node: node, member: m.c.Member, raftTLS: m.trust.raftTLS(m.allowMember), membership: &sync.Mutex{}}
 	m.parts.OnStop("consensus", node.Close)
 	m.forward = &http.Transport{
 		TLSClientConfig: mtls.ClientTLS(m.trust.source, m.trust.apiCA, "", nil), ForceAttemptHTTP2: true,
@@ -211,6 +212,7 @@ func (m *member) startConsensus(ctx context.Context) error {
 		DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
 	}
 	m.parts.Start(ctx, "announce", m.announce)
+	m.parts.Start(ctx, "expulsion", m.expulsion)
 	return nil
 }
 
@@ -252,8 +254,9 @@ func (m *member) startAPI(ctx context.Context, ln net.Listener) {
 	a := api.New(api.Options{
 		Member: m.c.Member, State: m.state, Consensus: m.raft, Keys: m.keys, Library: m.lib, Events: m.events, Audit: m.audit,
 		Report: m.nodes.Report, Checks: m.checks, PointsHere: m.pointsHere,
-		Recheck: m.recheck, Consul: m.consul.Consul != nil, Backups: m.backupStatus,
 		Scratch: m.c.DataDir, Forward: m.forward, ClientCAs: m.trust.clientCAs, Telemetry: m.tel, Now: time.Now,
+		Recheck: m.recheck, Consul: m.consul.Consul != nil, Backups: m.backupStatus, OwnStats: m.ownStats, Stats: m.stats,
+		Healthy: api.Healthy{LastContact: m.c.Autopilot.LastContact, MaxTrailing: uint64(m.c.Autopilot.MaxTrailing)}, //nolint:gosec // validated
 	})
 	m.serve(ctx, "api", ln, a.Server(m.trust.apiSource))
 	m.parts.Start(ctx, "api access", a.Run)

@@ -4,8 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"slices"
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/raft"
 
@@ -17,19 +17,18 @@ import (
 	"github.com/edgefleet/edgefleet/tls/mtls"
 )
 
-func (c Config) openConsensus(t trust, machine raft.FSM, tel *observability.Telemetry) (*consensus.Node, error) {
-	allow := mtls.MembersOnly(t.Cluster)
+func (c Config) openConsensus(t trust, allow mtls.Allow, machine raft.FSM, tel *observability.Telemetry) (*consensus.Node, error) {
 	return consensus.Open(consensus.Options{
 		Dir: c.path("raft"), Member: c.Member, Bind: c.RaftListen, Advertise: c.advertised("").Raft,
 		ServerTLS: mtls.ServerTLS(t.source, t.memberCA, allow),
-		ClientTLS: t.raftTLS(),
+		ClientTLS: t.raftTLS(allow),
 		FSM:       machine, Telemetry: tel, ElectionTimeout: c.RaftTimeout, HeartbeatTimeout: c.RaftTimeout,
 	})
 }
 
 // raftTLS is how this member connects to the Raft ports of others.
-func (t trust) raftTLS() *tls.Config {
-	return mtls.ClientTLS(t.source, t.memberCA, mtls.MemberServerName(t.Cluster), mtls.MembersOnly(t.Cluster))
+func (t trust) raftTLS(allow mtls.Allow) *tls.Config {
+	return mtls.ClientTLS(t.source, t.memberCA, mtls.MemberServerName(t.Cluster), allow)
 }
 
 // proposer is Raft as the API and the leader's loops see it.
@@ -38,6 +37,9 @@ type proposer struct {
 	member fleet.MemberID
 	// raftTLS proves to another member's Raft port who this one is.
 	raftTLS *tls.Config
+	// membership is held while a member is admitted or removed: an announcement that is under way must not bring back who is
+	// removed meanwhile.
+	membership *sync.Mutex
 }
 
 // Propose commits a command and returns what the state machine answered.
@@ -103,20 +105,28 @@ func (p proposer) voters() int {
 	return n
 }
 
-// AddVoter adds a member to the Raft configuration, if this member can reach it: a vote that cannot be asked for counts
-// all the same, and would leave a small cluster without a quorum for as long as a firewall stands.
-func (p proposer) AddVoter(ctx context.Context, id fleet.MemberID, addr string) error {
-	known, err := p.node.Servers()
+// Admit adds a member to the Raft configuration without a vote, or changes the address of one that is there, if this
+// member can reach it and known does not object: a member that cannot be reached would never vote, and nobody would know
+// why. Its vote comes from autopilot.
+func (p proposer) Admit(ctx context.Context, id fleet.MemberID, addr string, known func() error) error {
+	p.membership.Lock()
+	defer p.membership.Unlock()
+	if err := known(); err != nil {
+		return err
+	}
+	servers, err := p.node.Servers()
 	if err != nil {
 		return err
 	}
-	if slices.Contains(known, consensus.Server{ID: id, Address: addr, Suffrage: consensus.Voter}) {
-		return p.node.AddVoter(ctx, id, addr) // which makes sure of it
+	for _, s := range servers {
+		if s.ID == id && s.Address == addr {
+			return p.node.AddNonvoter(ctx, id, addr) // which makes sure of it
+		}
 	}
 	if err := p.reach(ctx, addr); err != nil {
 		return fleet.NewError(fleet.ErrConflict, "raft", "the Raft port of member %s, %s, cannot be reached from member %s, which leads: open it between all members (%v)", id, addr, p.member, err)
 	}
-	return p.node.AddVoter(ctx, id, addr)
+	return p.node.AddNonvoter(ctx, id, addr)
 }
 
 // TransferLeadership hands leadership to a voter, or to any with an empty id.
@@ -135,9 +145,12 @@ func (p proposer) reach(ctx context.Context, addr string) error {
 	return conn.Close()
 }
 
-// Remove takes a member out of the Raft configuration, if a majority of those that remain can be reached: else nothing
-// could be committed after it, nor could it be taken back.
-func (p proposer) Remove(ctx context.Context, id fleet.MemberID) error {
+// Remove takes a member out of the cluster, if a majority of the voters that remain can be reached: else nothing could be
+// committed after it, nor could it be taken back. retire, if set, removes it from the state, which comes first: from then
+// on nobody lets it in again, and whoever leads next finishes the rest.
+func (p proposer) Remove(ctx context.Context, id fleet.MemberID, retire func() error) error {
+	p.membership.Lock()
+	defer p.membership.Unlock()
 	servers, err := p.node.Servers()
 	if err != nil {
 		return err
@@ -154,6 +167,14 @@ func (p proposer) Remove(ctx context.Context, id fleet.MemberID) error {
 	}
 	if len(away) > 0 && 2*len(away) >= remain {
 		return fleet.NewError(fleet.ErrConflict, "member", "without member %s, %d members would remain and %s cannot be reached: start or remove those first, or the cluster loses its quorum", id, remain, strings.Join(away, ", "))
+	}
+	if remain == 0 {
+		return fleet.NewError(fleet.ErrConflict, "member", "member %s is the last voter: add another before removing it", id)
+	}
+	if retire != nil {
+		if err := retire(); err != nil {
+			return err
+		}
 	}
 	return p.node.Remove(ctx, id)
 }

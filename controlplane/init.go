@@ -20,6 +20,7 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/observability"
 	"github.com/edgefleet/edgefleet/tls/keyring"
+	"github.com/edgefleet/edgefleet/tls/mtls"
 )
 
 // initTimeout bounds the first election and commit, which involve this member only.
@@ -111,7 +112,7 @@ func (c Config) issueOwn(rec fleet.ClusterRecord, kek *keyring.KEK, now time.Tim
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.issueMember(rec.ID, k, now), c.issueAPI(k, now))
+	return errors.Join(c.issueMember(rec.ID, "", k, now), c.issueAPI(k, now))
 }
 
 // bootstrap starts Raft with this member alone and commits the first command.
@@ -123,7 +124,7 @@ func (c Config) bootstrap(ctx context.Context, m membership, rec fleet.ClusterRe
 		return "", err
 	}
 	store := state.New()
-	node, err := c.openConsensus(t, fsm.New(store), observability.Discard())
+	node, err := c.openConsensus(t, mtls.MembersOnly(t.Cluster), fsm.New(store), observability.Discard())
 	if err != nil {
 		return "", err
 	}

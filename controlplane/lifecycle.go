@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/edgefleet/edgefleet/controlplane/bus"
@@ -18,13 +20,19 @@ import (
 	"github.com/edgefleet/edgefleet/tls/mtls"
 )
 
-// announce tells the cluster this member's addresses and asks to vote, until it is a voter with these addresses.
+// exiled is how long there is no leader before a member asks whether it still belongs to the cluster.
+const exiled = 5 * time.Second
+
+// announce tells the cluster this member's addresses until it belongs to it with these. It goes on whenever no leader is
+// heard of for long: a member that was removed hears nothing more, and stops when it is told so.
 func (m *member) announce(ctx context.Context) error {
 	self := m.c.advertised(observability.Version)
 	said := ""
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		if m.announced(self) {
-			return nil
+			if err := m.awaitExile(ctx); err != nil {
+				return nil
+			}
 		}
 		err := m.announceOnce(ctx, self)
 		if errors.Is(err, fleet.ErrDenied) {
@@ -32,7 +40,7 @@ func (m *member) announce(ctx context.Context) error {
 		}
 		if errors.Is(err, fleet.ErrConflict) && err.Error() != said { // which waiting does not cure
 			said = err.Error()
-			m.tel.Logger.WarnContext(ctx, "the leader does not let this member vote yet", "member", self.ID, "err", err)
+			m.tel.Logger.WarnContext(ctx, "the leader does not take this member in yet", "member", self.ID, "err", err)
 		} else if err != nil && ctx.Err() == nil {
 			m.tel.Logger.DebugContext(ctx, "announcement not heard yet", "member", self.ID, "err", err)
 		}
@@ -47,18 +55,39 @@ func (m *member) announce(ctx context.Context) error {
 func (m *member) announced(self fleet.Member) bool {
 	known, ok := m.state.Read().Member(self.ID)
 	suffrage, err := m.raft.Suffrage()
-	self.Meta = known.Meta
-	return ok && err == nil && known == self && suffrage[self.ID] == "voter"
+	self.Meta, self.Join = known.Meta, known.Join
+	return ok && err == nil && known == self && suffrage[self.ID] != ""
+}
+
+// awaitExile returns nil when no leader was heard of for long.
+func (m *member) awaitExile(ctx context.Context) error {
+	tick := time.NewTicker(exiled / 5)
+	defer tick.Stop()
+	for last := time.Now(); time.Since(last) < exiled; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		if id, _ := m.raft.Leader(); id != "" {
+			last = time.Now()
+		}
+	}
+	return nil
 }
 
 func (m *member) announceOnce(ctx context.Context, self fleet.Member) error {
-	addrs := append(m.joinAddresses(), m.trust.Peers...)
+	addrs := slices.Concat(m.joinAddresses(), m.trust.Peers)
 	for _, other := range m.state.Read().Members() {
-		addrs = append(addrs, other.API)
+		if other.ID != self.ID {
+			addrs = append(addrs, other.API)
+		}
 	}
 	if len(addrs) == 0 {
 		return nil
 	}
+	// The one that is asked may itself be without a leader.
+	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
 	cl, err := client.New(client.Options{Addrs: addrs, TLS: mtls.ClientTLS(m.trust.source, m.trust.apiCA, "", nil), Timeout: 10 * time.Second})
 	if err != nil {
 		return err
@@ -70,7 +99,7 @@ func (m *member) startBus(ctx context.Context) error {
 	var err error
 	m.bus, err = bus.Open(bus.Options{
 		Dir: m.c.path("nats"), Cluster: m.trust.Cluster, Member: m.c.Member, Listen: m.c.NATSListen, RouteListen: m.c.NATSRouteListen,
-		Source: m.trust.source, MemberCA: m.trust.memberCA, ClientCAs: m.trust.clientCAs, Routes: m.otherRoutes(), Telemetry: m.tel, Admit: m.admit,
+		Source: m.trust.source, MemberCA: m.trust.memberCA, ClientCAs: m.trust.clientCAs, Routes: m.otherRoutes(), Telemetry: m.tel, Admit: m.admit, AdmitMember: m.allowMember,
 	})
 	if err != nil {
 		return err

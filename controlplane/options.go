@@ -50,6 +50,10 @@ type Config struct {
 	// RaftTimeout is how long a member waits for the leader before it stands for election, 100ms to 10s; default 250ms, for
 	// members within a region. Raise it where members are far apart or hosts are overloaded.
 	RaftTimeout time.Duration `yaml:"raft_timeout"`
+	// Nonvoter makes this member a standby: it keeps a copy and answers reads, and never votes.
+	Nonvoter bool `yaml:"nonvoter"`
+	// Autopilot says what the leader does with members by itself; give every member the same.
+	Autopilot Autopilot `yaml:"autopilot"`
 	// ReapAfter is the heartbeat age at which a node is down and leaves DNS; default 15s.
 	ReapAfter time.Duration `yaml:"reap_after"`
 	// EventRetention is how long events are kept; default 720h.
@@ -129,6 +133,23 @@ type Backup struct {
 	CAFile string `yaml:"ca_file"`
 }
 
+// Autopilot says when a member is healthy, when a newcomer votes, and whether dead members are removed.
+type Autopilot struct {
+	// Stabilization is how long a newcomer must be healthy before it votes; default 1s.
+	Stabilization time.Duration `yaml:"stabilization"`
+	// LastContact is how long ago a healthy member has heard from the leader at most; default 1s.
+	LastContact time.Duration `yaml:"last_contact"`
+	// MaxTrailing is how many entries a healthy member is behind at most; default 500.
+	MaxTrailing int `yaml:"max_trailing"`
+	// RemoveDead removes members that are silent for dead_after, one at a time and never below min_quorum voters; a member
+	// that was removed must join again.
+	RemoveDead bool `yaml:"remove_dead"`
+	// DeadAfter is how long a member must be silent to be removed, at least 1m; default 24h.
+	DeadAfter time.Duration `yaml:"dead_after"`
+	// MinQuorum is the number of voters below which nobody is removed; default 3.
+	MinQuorum int `yaml:"min_quorum"`
+}
+
 // LoadConfig reads and checks the file at path.
 func LoadConfig(path string) (Config, error) {
 	var c Config
@@ -148,6 +169,11 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.AdminListen, "127.0.0.1:8444")
 	setDefault(&c.EdgeHTTPSPort, 443)
 	setDefault(&c.RaftTimeout, 250*time.Millisecond)
+	setDefault(&c.Autopilot.Stabilization, time.Second)
+	setDefault(&c.Autopilot.LastContact, time.Second)
+	setDefault(&c.Autopilot.MaxTrailing, 500)
+	setDefault(&c.Autopilot.DeadAfter, 24*time.Hour)
+	setDefault(&c.Autopilot.MinQuorum, 3)
 	setDefault(&c.ReapAfter, 15*time.Second)
 	setDefault(&c.EventRetention, 30*24*time.Hour)
 	setDefault(&c.AuditKeep, 10_000)
@@ -200,6 +226,9 @@ func (c Config) validate() error {
 	if c.RaftTimeout < 100*time.Millisecond || c.RaftTimeout > 10*time.Second {
 		return fleet.Invalid("raft_timeout", "%s is not between 100ms and 10s", c.RaftTimeout)
 	}
+	if err := c.Autopilot.validate(); err != nil {
+		return err
+	}
 	if c.ReapAfter < time.Second || c.ReapAfter > time.Hour {
 		return fleet.Invalid("reap_after", "%s is not between 1s and 1h", c.ReapAfter)
 	}
@@ -236,7 +265,7 @@ func (c Config) advertised(software string) fleet.Member {
 	}
 	return fleet.Member{
 		ID: c.Member, Raft: at(c.RaftListen), API: at(c.APIListen), NATS: at(c.NATSListen), NATSRoute: at(c.NATSRouteListen),
-		DNS: at(c.DNSListen), Software: software,
+		DNS: at(c.DNSListen), Software: software, Nonvoter: c.Nonvoter,
 	}
 }
 

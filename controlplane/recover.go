@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"crypto/rand"
 	"fmt"
 	"io"
 	"net"
@@ -204,7 +205,9 @@ func InitFromSnapshot(c Config, file io.Reader, b Rebirth) (out FromSnapshot, er
 
 func (c Config) rebuild(out *FromSnapshot, loaded backup.Loaded, b Rebirth) error {
 	rec, _ := loaded.State.Read().Cluster()
-	if err := c.issueMember(rec.ID, loaded.Keys, b.Now); err != nil {
+	// A life of its own, as by a join token: the snapshot may know a member of this id that was removed.
+	join := fleet.TokenID("rebuilt-" + strings.ToLower(rand.Text()))
+	if err := c.issueMember(rec.ID, join, loaded.Keys, b.Now); err != nil {
 		return err
 	}
 	if err := c.issueAPI(loaded.Keys, b.Now); err != nil {
@@ -212,6 +215,7 @@ func (c Config) rebuild(out *FromSnapshot, loaded backup.Loaded, b Rebirth) erro
 	}
 	tok, text := api.NewToken(fleet.Token{Role: fleet.RoleOperator, Comment: "made by init from a snapshot"})
 	self := c.advertised(observability.Version)
+	self.Join = join
 	cmd := command.IncarnationStart{
 		Cause: fleet.CauseRestore, Snapshot: backup.Origin(loaded.Envelope), Members: []fleet.Member{self}, Token: tok,
 	}

@@ -15,12 +15,12 @@ import (
 const renewPause = time.Hour
 
 // issueMember makes a key for this member and signs its certificate.
-func (c Config) issueMember(cluster fleet.ClusterID, k *keys.Keys, now time.Time) error {
+func (c Config) issueMember(cluster fleet.ClusterID, join fleet.TokenID, k *keys.Keys, now time.Time) error {
 	key, keyPEM, _, err := newKey()
 	if err != nil {
 		return err
 	}
-	cert, err := k.MemberCA.SignMember(cluster, c.Member, key.Public(), now)
+	cert, err := k.MemberCA.SignJoined(cluster, c.Member, join, key.Public(), now)
 	if err != nil {
 		return err
 	}
@@ -65,7 +65,9 @@ func (c Config) renewOwn(t trust, k *keys.Keys, now time.Time) error {
 		source *mtls.Source
 		issue  func() error
 	}{
-		{t.source, func() error { return c.issueMember(t.Cluster, k, now) }},
+		{t.source, func() error {
+			return c.issueMember(t.Cluster, fleet.TokenID(t.source.Certificate().Leaf.Subject.SerialNumber), k, now)
+		}},
 		{t.apiSource, func() error { return c.issueAPI(k, now) }},
 	} {
 		leaf := own.source.Certificate().Leaf

@@ -84,6 +84,8 @@ type Identity struct {
 	Cluster ClusterID
 	Member  MemberID
 	Node    NodeID
+	// Join is the join token by which a member came, if its certificate says so; see Member.Join.
+	Join TokenID
 }
 
 // ParseSPIFFE reads the identity from a URI SAN. Anything but the two shapes above is ErrDenied.

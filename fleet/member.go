@@ -14,6 +14,11 @@ type Member struct {
 	DNS string `json:"dns"`
 	// Software is the version the member ran when it announced itself.
 	Software string `json:"software,omitempty"`
+	// Nonvoter: it keeps a copy and answers reads, and never votes.
+	Nonvoter bool `json:"nonvoter,omitempty"`
+	// Join is the join token by which it came. Its certificates carry it, so that those of an earlier member of the same id
+	// are told apart; empty for the first member.
+	Join TokenID `json:"join,omitempty"`
 	Meta
 }
 
@@ -72,3 +77,15 @@ const (
 
 // MaxClockSkew is how far the clocks of members and nodes may differ: certificates, tokens and events depend on them.
 const MaxClockSkew = 60 * time.Second
+
+// RemovedMember is what is kept of a member that was removed: its certificates are refused.
+type RemovedMember struct {
+	// Key is RemovedKey of the two that follow.
+	Key       string    `json:"key"`
+	ID        MemberID  `json:"id"`
+	Join      TokenID   `json:"join,omitempty"`
+	RemovedAt time.Time `json:"removed_at"`
+}
+
+// RemovedKey names one life of a member id.
+func RemovedKey(id MemberID, join TokenID) string { return string(id) + "/" + string(join) }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/edgefleet/edgefleet/controlplane/audit"
 	"github.com/edgefleet/edgefleet/controlplane/blobs"
+	"github.com/edgefleet/edgefleet/controlplane/client"
 	"github.com/edgefleet/edgefleet/controlplane/command"
 	"github.com/edgefleet/edgefleet/controlplane/events"
 	"github.com/edgefleet/edgefleet/controlplane/keys"
@@ -39,9 +40,10 @@ type Consensus interface {
 	Status() (term, index uint64)
 	// Suffrage lists the members of the Raft configuration.
 	Suffrage() (map[fleet.MemberID]string, error)
-	// AddVoter and Remove change the configuration.
-	AddVoter(ctx context.Context, id fleet.MemberID, addr string) error
-	Remove(ctx context.Context, id fleet.MemberID) error
+	// Admit adds a member, without a vote, unless known objects; Remove takes one out, after retire took it from the state.
+	// Neither runs while the other does.
+	Admit(ctx context.Context, id fleet.MemberID, addr string, known func() error) error
+	Remove(ctx context.Context, id fleet.MemberID, retire func() error) error
 	// TransferLeadership hands leadership to a voter, or to any with an empty id.
 	TransferLeadership(ctx context.Context, to fleet.MemberID) error
 }
@@ -64,6 +66,10 @@ type Options struct {
 	PointsHere func(ctx context.Context, h fleet.Host) (bool, error)
 	// Consul says that this cluster follows Consul services, so that hosts may have them as origins.
 	Consul bool
+	// OwnStats is how this member stands in Raft, Stats how another does, Healthy what is good enough.
+	OwnStats func() client.RaftStats
+	Stats    func(ctx context.Context, m fleet.Member) (client.RaftStats, error)
+	Healthy  Healthy
 	// Recheck makes the leader look at a host at once.
 	Recheck func(fleet.HostName)
 	// Forward reaches other members' APIs with this member's certificate.

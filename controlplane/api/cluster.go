@@ -26,33 +26,30 @@ func (a *API) registerCluster() {
 	handle(a, op("cluster-status", http.MethodGet, "/v1/cluster", "What the answering member knows of its cluster", operators, fleet.PermClusterRead, fleet.DutyOperating).locally(), a.clusterStatus)
 	handle(a, op("cluster-checks", http.MethodGet, "/v1/cluster/checks", "Check delegation, ports, clocks, disk and KEK", operators, fleet.PermClusterRead, fleet.DutyEnvironment).locally(), a.clusterChecks)
 	handle(a, op("cluster-join", http.MethodPost, "/v1/cluster/join", "Exchange a member join token for an identity", public, fleet.PermPublic, fleet.DutyCloud).changes(command.TypeMemberJoin), a.memberJoin)
-	handle(a, op("cluster-announce", http.MethodPost, "/v1/cluster/announce", "A running member asks to become a voter", membersOnly, fleet.PermMember, fleet.DutyCloud).changes(command.TypeMemberPut).answering(http.StatusOK), a.memberAnnounce)
-	handle(a, op("cluster-member-remove", http.MethodDelete, "/v1/cluster/members/{id}", "Remove a member", operators, fleet.PermClusterOperate, fleet.DutyOperating).changes(command.TypeMemberRemove), a.memberRemove)
+	handle(a, op("cluster-announce", http.MethodPost, "/v1/cluster/announce", "A running member says where it is, and asks to be taken in", membersOnly, fleet.PermMember, fleet.DutyCloud).changes(command.TypeMemberPut).answering(http.StatusOK), a.memberAnnounce)
+	handle(a, op("cluster-member-remove", http.MethodDelete, "/v1/cluster/members/{id}", "Remove a member for ever; one that leads hands over first", operators, fleet.PermClusterOperate, fleet.DutyOperating).changes(command.TypeMemberRetire), a.memberRemove)
 	handle(a, op("join-token-create", http.MethodPost, "/v1/join-tokens", "Make a one-time join token for a node or a member", operators, fleet.PermNodesEnrol, fleet.DutyOperating).changes(command.TypeJoinTokenPut), a.joinTokenCreate)
 	handle(a, op("whoami", http.MethodGet, "/v1/whoami", "What this token may do", anyToken, fleet.PermSelf, fleet.DutyConsole), a.whoami)
 }
 
 // ClusterQuery asks for a member's status.
 type ClusterQuery struct {
-	Hash bool `query:"hash" doc:"compute the digest of this member's state"`
+	Hash   bool `query:"hash" doc:"compute the digest of this member's state"`
+	Health bool `query:"health" doc:"ask every member how it stands; one that is away takes a second"`
 }
 
-func (a *API) clusterStatus(_ context.Context, in *ClusterQuery) (*Body[client.ClusterStatus], error) {
+func (a *API) clusterStatus(ctx context.Context, in *ClusterQuery) (*Body[client.ClusterStatus], error) {
 	v := a.view()
 	rec, _ := v.Cluster()
 	term, index := a.o.Consensus.Status()
 	leader, _ := a.o.Consensus.Leader()
 	s := client.ClusterStatus{Cluster: rec.Cluster, Member: a.o.Member, Leader: leader, Term: term, Index: index, Applied: v.Index()}
-	suffrage, err := a.o.Consensus.Suffrage()
+	members, err := a.memberStatus(v.Members(), leader)
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range v.Members() {
-		st := client.MemberStatus{Member: m, Suffrage: suffrage[m.ID], Leader: m.ID == leader}
-		if st.Suffrage == "" {
-			st.Suffrage = "joining"
-		}
-		s.Members = append(s.Members, st)
+	if s.Members = members; in.Health {
+		a.examine(ctx, s.Members)
 	}
 	if in.Hash {
 		if s.StateHash, err = v.Hash(); err != nil {
@@ -159,6 +156,7 @@ func (a *API) memberJoin(ctx context.Context, in *Input[client.MemberJoin]) (*Bo
 		return nil, err
 	}
 	m := in.Body.Member
+	m.Join = rec.ID
 	if err := checkMember(m); err != nil {
 		return nil, err
 	}
@@ -172,7 +170,7 @@ func (a *API) memberJoin(ctx context.Context, in *Input[client.MemberJoin]) (*Bo
 	}
 	cluster, _ := a.view().Cluster()
 	now := a.o.Now()
-	cert, err := a.o.Keys.MemberCA.SignMember(cluster.ID, m.ID, pub, now)
+	cert, err := a.o.Keys.MemberCA.SignJoined(cluster.ID, m.ID, rec.ID, pub, now)
 	if err != nil {
 		return nil, err
 	}
@@ -218,36 +216,27 @@ func (a *API) memberAnnounce(ctx context.Context, in *Input[fleet.Member]) (*Bod
 		known, ok = a.view().Member(m.ID)
 	}
 	if !ok {
-		return nil, fleet.NewError(fleet.ErrDenied, "id", "member %s was removed from the cluster: join it again with a new token", m.ID)
+		return nil, removedError(m.ID)
 	}
-	m.Meta = known.Meta
+	m.Meta, m.Join = known.Meta, known.Join
 	if m != known {
 		if _, err := propose[fleet.Member](ctx, a, command.MemberPut{Member: m}); err != nil {
 			return nil, err
 		}
 	}
-	if err := a.o.Consensus.AddVoter(ctx, m.ID, m.Raft); err != nil {
-		return nil, err
-	}
-	return &Body[Empty]{}, nil
+	return &Body[Empty]{}, a.o.Consensus.Admit(ctx, m.ID, m.Raft, func() error {
+		if _, ok := a.view().Member(m.ID); !ok {
+			return removedError(m.ID)
+		}
+		return nil
+	})
+}
+
+func removedError(id fleet.MemberID) error {
+	return fleet.NewError(fleet.ErrDenied, "id", "member %s was removed from the cluster: join it again with a new token and an empty data directory", id)
 }
 
 // IDPath names an object by its id.
 type IDPath struct {
 	ID string `path:"id" maxLength:"63" doc:"id"`
-}
-
-func (a *API) memberRemove(ctx context.Context, in *IDPath) (*Body[Empty], error) {
-	id := fleet.MemberID(in.ID)
-	if _, ok := a.view().Member(id); !ok {
-		return nil, fleet.NewError(fleet.ErrNotFound, "member", "member %s does not exist", id)
-	}
-	if leader, _ := a.o.Consensus.Leader(); leader == id {
-		return nil, fleet.NewError(fleet.ErrConflict, "member", "member %s leads: stop it first, so that another takes over", id)
-	}
-	if err := a.o.Consensus.Remove(ctx, id); err != nil {
-		return nil, err
-	}
-	_, err := propose[fleet.Member](ctx, a, command.MemberRemove{ID: id})
-	return &Body[Empty]{}, err
 }

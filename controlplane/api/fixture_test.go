@@ -157,8 +157,13 @@ func (r *replica) Suffrage() (map[fleet.MemberID]string, error) {
 	return s, nil
 }
 
-func (*replica) AddVoter(context.Context, fleet.MemberID, string) error { return nil }
-func (*replica) Remove(context.Context, fleet.MemberID) error           { return nil }
+func (*replica) Admit(_ context.Context, _ fleet.MemberID, _ string, known func() error) error {
+	return known()
+}
+
+func (*replica) Remove(_ context.Context, _ fleet.MemberID, retire func() error) error {
+	return retire()
+}
 
 // TransferLeadership makes another member lead, if one is named.
 func (r *replica) TransferLeadership(_ context.Context, to fleet.MemberID) error {
@@ -254,7 +259,11 @@ func (f *fixture) addMember(id fleet.MemberID, change []func(*http.Server)) {
 			}
 			return f.pointing.Load(), nil
 		},
-		Recheck:   func(fleet.HostName) {},
+		Recheck:  func(fleet.HostName) {},
+		OwnStats: func() client.RaftStats { return client.RaftStats{Member: id, State: "follower"} },
+		Stats: func(_ context.Context, m fleet.Member) (client.RaftStats, error) {
+			return client.RaftStats{Member: m.ID, State: "leader"}, nil
+		},
 		Forward:   &http.Transport{TLSClientConfig: f.tls(&cert), ForceAttemptHTTP2: true},
 		ClientCAs: ca, Telemetry: tel, Now: time.Now,
 	})

@@ -85,7 +85,7 @@ func TestARiskyActNeedsAnotherPerson(t *testing.T) {
 	f.at(0, bob).call("POST", path+"/deny", nil).want(409)
 	var removed []fleet.AuditEntry
 	for _, e := range f.audit()[before:] {
-		if e.Operation == "member_remove" {
+		if e.Operation == "member_retire" {
 			removed = append(removed, e)
 		}
 	}

@@ -177,16 +177,16 @@ func (w watched) Propose(ctx context.Context, h command.Header, b command.Body) 
 	return obj, err
 }
 
-// AddVoter implements Consensus.
-func (w watched) AddVoter(ctx context.Context, id fleet.MemberID, addr string) error {
-	err := w.Consensus.AddVoter(ctx, id, addr)
+// Admit implements Consensus.
+func (w watched) Admit(ctx context.Context, id fleet.MemberID, addr string, known func() error) error {
+	err := w.Consensus.Admit(ctx, id, addr, known)
 	note(ctx, err)
 	return err
 }
 
 // Remove implements Consensus.
-func (w watched) Remove(ctx context.Context, id fleet.MemberID) error {
-	err := w.Consensus.Remove(ctx, id)
+func (w watched) Remove(ctx context.Context, id fleet.MemberID, retire func() error) error {
+	err := w.Consensus.Remove(ctx, id, retire)
 	note(ctx, err)
 	return err
 }

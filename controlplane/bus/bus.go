@@ -47,8 +47,10 @@ type Options struct {
 	// Routes are the route addresses of the other members known at the start; see SetRoutes.
 	Routes []string
 	// Admit says which group a node belongs to; an error refuses it.
-	Admit     func(fleet.NodeID) (fleet.GroupName, error)
-	Telemetry *observability.Telemetry
+	Admit func(fleet.NodeID) (fleet.GroupName, error)
+	// AdmitMember refuses members that were removed; nil: all of the cluster's are admitted.
+	AdmitMember mtls.Allow
+	Telemetry   *observability.Telemetry
 }
 
 // accountName is the NATS account of nodes and members; it has JetStream.
@@ -233,8 +235,12 @@ func (b *Bus) cluster(o *server.Options, routes []string) error {
 		return err
 	}
 	// One configuration both accepts and solicits routes; either end must be a member.
-	tc := mtls.ServerTLS(b.o.Source, b.o.MemberCA, mtls.MembersOnly(b.o.Cluster))
-	client := mtls.ClientTLS(b.o.Source, b.o.MemberCA, mtls.MemberServerName(b.o.Cluster), mtls.MembersOnly(b.o.Cluster))
+	allow := b.o.AdmitMember
+	if allow == nil {
+		allow = mtls.MembersOnly(b.o.Cluster)
+	}
+	tc := mtls.ServerTLS(b.o.Source, b.o.MemberCA, allow)
+	client := mtls.ClientTLS(b.o.Source, b.o.MemberCA, mtls.MemberServerName(b.o.Cluster), allow)
 	tc.RootCAs, tc.ServerName, tc.GetClientCertificate = client.RootCAs, client.ServerName, client.GetClientCertificate
 	o.Cluster = server.ClusterOpts{Name: string(b.o.Cluster), Host: host, Port: port, TLSConfig: tc, TLSTimeout: 5, NoAdvertise: true, PoolSize: -1}
 	for _, r := range routes {

@@ -137,6 +137,28 @@ type (
 		fleet.Member
 		Suffrage string `json:"suffrage" doc:"voter, nonvoter, or joining before it runs"`
 		Leader   bool   `json:"leader"`
+		// Health is how it stands, where that was asked for.
+		Health *MemberHealth `json:"health,omitempty"`
+	}
+	// MemberHealth is how a member stands, as the answering member found it.
+	MemberHealth struct {
+		Healthy bool   `json:"healthy"`
+		Detail  string `json:"detail,omitempty" doc:"what is wrong"`
+		// Behind is how many entries it lacks of the leader's log.
+		Behind uint64     `json:"behind"`
+		Stats  *RaftStats `json:"stats,omitempty"`
+	}
+	// RaftStats is how a member stands in Raft, by its own account.
+	RaftStats struct {
+		Member    fleet.MemberID `json:"member"`
+		State     string         `json:"state" doc:"leader, follower, candidate or shutdown"`
+		Term      uint64         `json:"term"`
+		LastTerm  uint64         `json:"last_term" doc:"term of the last entry of the log"`
+		LastIndex uint64         `json:"last_index"`
+		Commit    uint64         `json:"commit"`
+		Applied   uint64         `json:"applied"`
+		// LastContactMS is how long ago it heard from the leader; missing if it leads, or never did.
+		LastContactMS *int64 `json:"last_contact_ms,omitempty"`
 	}
 
 	// LeaderTransfer hands leadership to another voter; an empty To leaves the choice to the cluster.

@@ -51,7 +51,9 @@ func empty(t *testing.T, typ command.Type) command.Body {
 
 // versions counts the golden files of commands that got optional fields since; the older files stay, and are read and
 // written as ever.
-var versions = map[command.Type]int{command.TypeClusterInit: 2, command.TypeTokenPut: 2}
+var versions = map[command.Type]int{
+	command.TypeClusterInit: 3, command.TypeTokenPut: 2, command.TypeMemberPut: 2, command.TypeMemberJoin: 2, command.TypeIncarnationStart: 2,
+}
 
 func golden(typ command.Type) string {
 	return filepath.Join("testdata", fmt.Sprintf("%02d_%s.v%d.bin", typ, typ, max(1, versions[typ])))

@@ -11,3 +11,11 @@ type LeaderTransfer struct {
 
 // Type implements Body.
 func (LeaderTransfer) Type() Type { return TypeLeaderTransfer }
+
+// MemberRetire removes a member for good: the state forgets it, and refuses its certificates from then on.
+type MemberRetire struct {
+	ID fleet.MemberID `json:"id"`
+}
+
+// Type implements Body.
+func (MemberRetire) Type() Type { return TypeMemberRetire }

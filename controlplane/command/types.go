@@ -59,6 +59,7 @@ const (
 	TypeNodeRotate
 	TypeNodeLock
 	TypeNodeUnlock
+	TypeMemberRetire
 )
 
 var names = map[Type]string{
@@ -82,6 +83,7 @@ var names = map[Type]string{
 	TypeDrillPut:   "drill_put",
 	TypeKeysExpire: "keys_expire",
 	TypeNodeRotate: "node_rotate", TypeNodeLock: "node_lock", TypeNodeUnlock: "node_unlock",
+	TypeMemberRetire: "member_retire",
 }
 
 // String is the command's stable name, as it stands in the audit log.
@@ -155,4 +157,5 @@ var bodies = map[Type]func() Body{
 	TypeNodeRotate:        func() Body { return &NodeRotate{} },
 	TypeNodeLock:          func() Body { return &NodeLock{} },
 	TypeNodeUnlock:        func() Body { return &NodeUnlock{} },
+	TypeMemberRetire:      func() Body { return &MemberRetire{} },
 }

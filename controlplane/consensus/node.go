@@ -54,6 +54,8 @@ type parts struct {
 	marked  uint64
 	// dial connects to another member's Raft port; nil in memory.
 	dial func(raft.ServerAddress, time.Duration) (net.Conn, error)
+	// recheck ends connections that would not be admitted now; nil in memory.
+	recheck func()
 	// disconnect breaks every connection, so that Raft's goroutines are not held up by a peer that is slow.
 	disconnect func() error
 	// release gives back disk and lock after Raft stopped.
@@ -83,7 +85,7 @@ func Open(o Options) (*Node, error) {
 	stable := &stableStore{StableStore: d.wal}
 	n, err := open(o, parts{
 		logs: d.wal, stable: stable, snapshots: d.snaps, transport: transport, mark: d.mark,
-		applied: d.applied, marked: d.marked, dial: stream.Dial, disconnect: disconnect,
+		applied: d.applied, marked: d.marked, dial: stream.Dial, recheck: stream.recheck, disconnect: disconnect,
 		release: func() error { stable.end(); return d.close() },
 	})
 	if err != nil {
@@ -158,6 +160,14 @@ func (n *Node) Bootstrap() error {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
 	return nil
+}
+
+// Recheck ends the Raft connections of members that would not be admitted now: who may connect is asked when a connection
+// is made, and they last.
+func (n *Node) Recheck() {
+	if n.parts.recheck != nil {
+		n.parts.recheck()
+	}
 }
 
 // Addr is the address that other members are told.

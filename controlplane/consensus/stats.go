@@ -19,6 +19,8 @@ type Stats struct {
 	// LastIndex is the last entry of the log here, Commit the last known to be committed, Applied the last handed to
 	// the state machine.
 	LastIndex, Commit, Applied uint64
+	// LastTerm is the term of the last entry of the log.
+	LastTerm uint64
 	// FSMPending is how many batches wait for the state machine.
 	FSMPending uint64
 	// Leader is who leads, empty during an election.
@@ -39,7 +41,9 @@ func (n *Node) Stats() Stats {
 		s.LastContact = n.raft.LastContact()
 	}
 	// Raft shows it nowhere else; a missing or odd value reads as 0.
-	s.FSMPending, _ = strconv.ParseUint(n.raft.Stats()["fsm_pending"], 10, 64)
+	shown := n.raft.Stats()
+	s.FSMPending, _ = strconv.ParseUint(shown["fsm_pending"], 10, 64)
+	s.LastTerm = lastTerm(shown)
 	return s
 }
 

@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -106,7 +108,7 @@ func (s *streamLayer) serve() {
 
 // admit hands conn to Raft once it has proven to be a member's.
 func (s *streamLayer) admit(raw net.Conn) {
-	conn, err := s.handshake(raw, tls.Server(raw, s.server), handshakeTimeout)
+	conn, err := s.handshake(raw, tls.Server(raw, s.server), true, handshakeTimeout)
 	if err != nil {
 		s.refuse(raw.RemoteAddr(), err)
 		return
@@ -133,8 +135,8 @@ func (s *streamLayer) refuse(from net.Addr, err error) {
 }
 
 // handshake tracks raw, completes TLS on it within timeout, and closes it if that fails.
-func (s *streamLayer) handshake(raw net.Conn, secured *tls.Conn, timeout time.Duration) (net.Conn, error) {
-	conn := &trackedConn{Conn: secured, layer: s}
+func (s *streamLayer) handshake(raw net.Conn, secured *tls.Conn, inbound bool, timeout time.Duration) (net.Conn, error) {
+	conn := &trackedConn{Conn: secured, layer: s, inbound: inbound}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -153,6 +155,28 @@ func (s *streamLayer) handshake(raw net.Conn, secured *tls.Conn, timeout time.Du
 	return conn, nil
 }
 
+// recheck ends the connections whose other end would not be admitted now.
+func (s *streamLayer) recheck() {
+	s.mu.Lock()
+	open := slices.Collect(maps.Keys(s.open))
+	s.mu.Unlock()
+	for _, c := range open {
+		conn := c.(*trackedConn)
+		state := conn.Conn.(*tls.Conn).ConnectionState()
+		verify := s.client.VerifyConnection
+		if conn.inbound {
+			verify = s.server.VerifyConnection
+		}
+		if !state.HandshakeComplete || verify == nil {
+			continue
+		}
+		if err := verify(state); err != nil {
+			s.refuse(conn.RemoteAddr(), err)
+			_ = conn.NetConn().Close() // its reader closes the rest
+		}
+	}
+}
+
 // Dial implements raft.StreamLayer.
 func (s *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	start := time.Now()
@@ -160,7 +184,7 @@ func (s *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (n
 	if err != nil {
 		return nil, err
 	}
-	return s.handshake(raw, tls.Client(raw, s.client), timeout-time.Since(start))
+	return s.handshake(raw, tls.Client(raw, s.client), false, timeout-time.Since(start))
 }
 
 // Accept implements net.Listener.
@@ -200,6 +224,8 @@ func (s *streamLayer) Close() error {
 type trackedConn struct {
 	net.Conn
 	layer *streamLayer
+	// inbound: the other end dialled.
+	inbound bool
 }
 
 // NetConn is the connection below TLS; closing it does not wait for the other end.

@@ -57,6 +57,9 @@ func (p *processor) memberPut(b *command.MemberPut) (any, error) {
 	if err := fleet.ValidateID("member", b.Member.ID); err != nil {
 		return nil, err
 	}
+	if err := p.notRemoved(b.Member); err != nil {
+		return nil, err
+	}
 	before, ok := p.tx.Member(b.Member.ID)
 	m := b.Member
 	m.Meta = p.meta(before.Meta)

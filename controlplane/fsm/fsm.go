@@ -214,6 +214,8 @@ func (p *processor) apply(b command.Body) (any, error) {
 		return p.nodeLock(b)
 	case *command.NodeUnlock:
 		return p.nodeUnlock(b)
+	case *command.MemberRetire:
+		return nil, p.memberRetire(b)
 	}
 	if obj, known, err := p.access(b); known {
 		return obj, err

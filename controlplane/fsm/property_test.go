@@ -121,6 +121,9 @@ func (d dice) machines() command.Body {
 		if m == "" {
 			return command.LeaderTransfer{From: "m1", To: "m2"}
 		}
+		if m == "m3" {
+			return command.MemberRetire{ID: m}
+		}
 		return command.MemberRemove{ID: m}
 	case 2:
 		return command.MemberJoin{Token: d.join(), Member: fleet.Member{ID: d.member()}}

@@ -53,6 +53,7 @@ var codecs = []codec{
 	rowsOf[fleet.AuditSegment](AuditSegments), rowsOf[fleet.AuditCheckpoint](AuditCheckpoints),
 	rowsOf[fleet.User](Users), rowsOf[fleet.CustomRole](Roles), rowsOf[fleet.AccessPolicy](Access), rowsOf[fleet.Approval](Approvals),
 	rowsOf[fleet.IncarnationRecord](Incarnations), rowsOf[StagedPart](Staged), rowsOf[fleet.Drill](Drills),
+	rowsOf[fleet.RemovedMember](RemovedMembers),
 }
 
 // WriteTo writes a snapshot of the view.

@@ -175,6 +175,7 @@ func schema() *memdb.DBSchema {
 		table(Incarnations, &memdb.UintFieldIndex{Field: "Number"}),
 		table(Staged, &memdb.UintFieldIndex{Field: "Seq"}),
 		table(Drills, field("ID")),
+		table(RemovedMembers, field("Key")),
 	} {
 		s.Tables[t.Name] = t
 	}

@@ -136,11 +136,17 @@ func (c *CA) SignNode(cluster fleet.ClusterID, n fleet.NodeID, pub crypto.Public
 
 // SignMember issues a member's certificate: for client and server, valid for a year.
 func (c *CA) SignMember(cluster fleet.ClusterID, m fleet.MemberID, pub crypto.PublicKey, now time.Time) ([]byte, error) {
+	return c.SignJoined(cluster, m, "", pub, now)
+}
+
+// SignJoined is SignMember for a member that came by a join token, which the certificate names: another member that has
+// the id later is told apart by it.
+func (c *CA) SignJoined(cluster fleet.ClusterID, m fleet.MemberID, join fleet.TokenID, pub crypto.PublicKey, now time.Time) ([]byte, error) {
 	if err := fleet.ValidateID("member", m); err != nil {
 		return nil, err
 	}
 	return c.signIdentity(cluster, fleet.MemberSPIFFE(cluster, m), pub, now, &x509.Certificate{
-		Subject:     pkix.Name{CommonName: string(m)},
+		Subject:     pkix.Name{CommonName: string(m), SerialNumber: string(join)},
 		NotAfter:    now.Add(memberLife),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 		DNSNames:    []string{MemberServerName(cluster)},

@@ -103,7 +103,11 @@ func PeerIdentity(cs tls.ConnectionState) (fleet.Identity, error) {
 	if len(leaf.URIs) != 1 {
 		return fleet.Identity{}, fleet.NewError(fleet.ErrDenied, "certificate", "the certificate of %q has %d URI names; an identity has exactly one", leaf.Subject.CommonName, len(leaf.URIs))
 	}
-	return fleet.ParseSPIFFE(leaf.URIs[0].String())
+	id, err := fleet.ParseSPIFFE(leaf.URIs[0].String())
+	if id.Member != "" {
+		id.Join = fleet.TokenID(leaf.Subject.SerialNumber)
+	}
+	return id, err
 }
 
 // PinnedTLS is for first contact, when a newcomer knows its control plane only by the fingerprint in its join token:

@@ -12,8 +12,8 @@ import (
 )
 
 func (a *app) clusterCommand() *cobra.Command {
-	return group("cluster", "The members of the control plane", "", a.clusterStatus(), a.clusterCheck(), a.clusterJoinToken(), a.clusterRemove(), a.clusterTransferLeader(),
-		a.clusterSnapshot(), a.clusterBackups(), a.clusterIncarnation())
+	return group("cluster", "The members of the control plane", "", a.clusterStatus(), a.clusterMembers(), a.clusterCheck(), a.clusterAdd(), a.clusterJoinToken(), a.clusterRemove(),
+		a.clusterTransferLeader(), a.clusterSnapshot(), a.clusterBackups(), a.clusterIncarnation())
 }
 
 func (a *app) clusterStatus() *cobra.Command {
@@ -28,7 +28,7 @@ func (a *app) clusterStatus() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		q := url.Values{}
+		q := url.Values{"health": {"true"}}
 		if *hash {
 			q.Set("hash", "true")
 		}
@@ -64,15 +64,7 @@ func (a *app) showCluster(c client.ClusterStatus) error {
 	if err := a.say(""); err != nil {
 		return err
 	}
-	t = newTable(a.Out, "MEMBER", "ROLE", "SUFFRAGE", "API", "RAFT", "DNS", "SOFTWARE")
-	for _, m := range c.Members {
-		role := "follower"
-		if m.Leader {
-			role = "leader"
-		}
-		t.row(m.ID, role, m.Suffrage, m.API, m.Raft, m.DNS, m.Software)
-	}
-	return t.flush()
+	return a.showMembers(c.Members)
 }
 
 func (a *app) clusterCheck() *cobra.Command {
@@ -145,7 +137,9 @@ func (a *app) joinToken(cmd *cobra.Command, in client.JoinTokenCreate, ttl time.
 func (a *app) clusterRemove() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "remove MEMBER", Short: "Remove a member from the cluster for ever", Args: exact("MEMBER"),
-		Long:    "Remove a member that will not come back. The others go on; a machine of the same name joins again with a new token and an empty disk.",
+		Long: "Remove a member that will not come back: from then on its certificates are refused. One that leads hands over first. A\n" +
+			"member that is removed while it runs stops by itself. To replace a member, remove it and add its successor, which may\n" +
+			"have the same id, with 'fleetctl cluster add'. While a majority of those that remain cannot be reached, it is refused.",
 		Example: "  fleetctl cluster remove m3 --yes",
 	}
 	yes := yesFlag(cmd)

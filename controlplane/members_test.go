@@ -1,0 +1,118 @@
+package controlplane_test
+
+import (
+	"errors"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/edgefleet/edgefleet/controlplane/client"
+	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/tls/mtls"
+)
+
+// suffrage is what a member's part is, as the cluster says; empty if it does not belong to it.
+func (c *cluster) suffrage(id fleet.MemberID) string {
+	p, err := client.Get[client.Page[client.MemberStatus]](c.t.Context(), c.client(), "/v1/cluster/members", nil)
+	if err != nil {
+		return "unknown"
+	}
+	for _, m := range p.Items {
+		if m.ID == id {
+			return m.Suffrage
+		}
+	}
+	return ""
+}
+
+func (c *cluster) remove(id fleet.MemberID) {
+	c.t.Helper()
+	if err := c.client().Do(c.t.Context(), http.MethodDelete, "/v1/cluster/members/"+string(id), nil, nil, nil); err != nil {
+		c.t.Fatalf("remove %s: %v", id, err)
+	}
+}
+
+func TestMembersComeAndGoUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts four members")
+	}
+	c := start(t, 3)
+	w := c.write("w", c.at(1), c.at(2))
+	standby := newConfig(t, "standby", c.kek)
+	standby.Nonvoter = true
+	c.join(standby)
+	c.await("the standby receives the state", func() bool {
+		return c.suffrage("standby") == "nonvoter" && strings.Contains(readyz(t, c.members[3]), `"ready":true`)
+	})
+	w.progress()
+
+	// The leader is removed: it hands over, and stops when it is told that it is not wanted any more.
+	gone := c.members[0]
+	if _, err := client.Post[client.LeaderTransferred](t.Context(), c.client(), "/v1/cluster/transfer-leader", client.LeaderTransfer{To: gone.config.Member}); err != nil {
+		t.Fatal(err)
+	}
+	c.members = c.members[1:]
+	w.progress()
+	c.remove(gone.config.Member)
+	if s := c.suffrage(gone.config.Member); s != "" {
+		t.Errorf("the member that was removed is a %s", s)
+	}
+	select {
+	case err := <-gone.done:
+		close(gone.done)
+		if !errors.Is(err, fleet.ErrDenied) || !strings.Contains(err.Error(), "join it again with a new token") {
+			t.Errorf("the member that was removed stopped with %v", err)
+		}
+	case <-time.After(patience):
+		t.Error("the member that was removed does not stop")
+	}
+	w.progress()
+
+	// Its certificate is good for nothing any more, and starting it again does not bring it back.
+	identity := filepath.Join(gone.config.DataDir, "identity")
+	src, err := mtls.OpenSource(filepath.Join(identity, "member.crt"), filepath.Join(identity, "member.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots, err := mtls.PoolFromPEM(c.cacert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := c.must(client.New(client.Options{Addrs: []string{c.members[0].config.APIListen}, TLS: mtls.ClientTLS(src, roots, "", nil)}))
+	for what, call := range map[string]func() error{
+		"its announcement": func() error {
+			return old.Do(t.Context(), http.MethodPost, "/v1/cluster/announce", nil, fleet.Member{ID: gone.config.Member}, nil)
+		},
+		"a question of it": func() error { return old.Do(t.Context(), http.MethodGet, "/v1/cluster/stats", nil, nil, nil) },
+	} {
+		if err := call(); !errors.Is(err, fleet.ErrDenied) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+
+	// Its successor has its id, and a directory and a certificate of its own.
+	next := newConfig(t, string(gone.config.Member), c.kek)
+	c.join(next)
+	c.await("the successor votes", func() bool { return c.suffrage(next.Member) == "voter" })
+	if err := old.Do(t.Context(), http.MethodGet, "/v1/cluster/stats", nil, nil, nil); !errors.Is(err, fleet.ErrDenied) {
+		t.Errorf("the certificate of the one before: %v", err)
+	}
+	w.progress()
+	w.end(c)
+	if s := c.suffrage("standby"); s != "nonvoter" {
+		t.Errorf("the standby became a %s", s)
+	}
+	var healthy []fleet.MemberID
+	c.await("all members are healthy", func() bool {
+		p, err := client.Get[client.Page[client.MemberStatus]](t.Context(), c.client(), "/v1/cluster/members", nil)
+		healthy = nil
+		for _, m := range p.Items {
+			if m.Health != nil && m.Health.Healthy {
+				healthy = append(healthy, m.ID)
+			}
+		}
+		return err == nil && len(healthy) == 4
+	})
+}

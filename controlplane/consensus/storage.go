@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -31,7 +32,7 @@ type disk struct {
 	meta  *metadb.BoltMetaDB
 	wal   *wal.WAL
 	mark  *mark
-	snaps *raft.FileSnapshotStore
+	snaps sealedSnapshots
 	// applied is the mark of the state machine, marked what it said.
 	applied *mark
 	marked  uint64
@@ -64,9 +65,11 @@ func openDisk(o Options, log hclog.Logger) (_ *disk, err error) {
 	if d.wal, err = openWAL(walDir, d.meta, o.segmentBytes, log); err != nil {
 		return nil, o.corruptUnlessSystem(err)
 	}
-	if d.snaps, err = raft.NewFileSnapshotStoreWithLogger(o.Dir, retainSnapshots, log.Named("snapshot")); err != nil {
+	snaps, err := raft.NewFileSnapshotStoreWithLogger(o.Dir, retainSnapshots, log.Named("snapshot"))
+	if err != nil {
 		return nil, fmt.Errorf("open the snapshot store: %w", err)
 	}
+	d.snaps = sealedSnapshots{snaps, filepath.Join(o.Dir, "snapshots")}
 	if err := d.check(o, walDir, marked); err != nil {
 		return nil, err
 	}
@@ -89,8 +92,10 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// openWAL turns panics of the metadata store (bbolt, on a damaged page) into errors.
+// openWAL turns panics of the metadata store (bbolt, on a damaged page) into errors, and so the fault of the machine that
+// comes when its file is mapped and shorter than it says.
 func openWAL(dir string, meta *metadb.BoltMetaDB, segmentBytes int, log hclog.Logger) (w *wal.WAL, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
 			w, err = nil, fmt.Errorf("%w: %v", fleet.ErrCorrupt, p)
@@ -146,6 +151,9 @@ func (d *disk) check(o Options, walDir string, marked uint64) error {
 
 // checkSnapshot reads the newest snapshot, whose checksum Open verifies, and returns its index, 0 if there is none.
 func (d *disk) checkSnapshot(o Options) (uint64, error) {
+	if err := d.snaps.check(); err != nil {
+		return 0, o.corruptUnlessSystem(err)
+	}
 	metas, err := d.snaps.List()
 	if err != nil {
 		return 0, fmt.Errorf("list snapshots: %w", err)

@@ -143,6 +143,23 @@ func TestADamagedLogIsRefusedWithWhatToDo(t *testing.T) {
 	}
 }
 
+// TestMetadataThatEndsEarlyIsRefused: the store maps its file; reading behind its end would end the process without a word.
+func TestMetadataThatEndsEarlyIsRefused(t *testing.T) {
+	o := stopped(t)
+	if err := os.Truncate(filepath.Join(o.Dir, "wal", "wal-meta.db"), 2*int64(os.Getpagesize())); err != nil {
+		t.Fatal(err)
+	}
+	// Once: the process that fell over the file keeps its lock until it ends, as it does then.
+	m, err := tryStart(o)
+	if err == nil {
+		m.crash(t)
+	}
+	if !errors.Is(err, fleet.ErrCorrupt) {
+		t.Fatalf("got %v", err)
+	}
+	mustContain(t, err, "write-ahead log of member m1 is corrupt", "move "+o.Dir+" aside and rejoin")
+}
+
 func TestAWriteThatACrashCutShortIsForgotten(t *testing.T) {
 	o := stopped(t)
 	// As after a power cut: a batch half on disk, never acknowledged, so behind the mark.
@@ -166,16 +183,44 @@ func TestADamagedSnapshotIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	ms[0].crash(t)
-	files, err := filepath.Glob(filepath.Join(ms[0].options.Dir, "snapshots", "*", "state.bin"))
-	if err != nil || len(files) != 1 {
-		t.Fatalf("snapshots %v, %v", files, err)
+	tests := []struct {
+		name, file string
+		damage     func([]byte)
+		says       string
+	}{
+		{"a flipped bit in the state", "state.bin", func(b []byte) { b[0] ^= 1 }, "CRC"},
+		{"another term in what is said about it", "meta.json", func(b []byte) {
+			at := bytes.Index(b, []byte(`"Term":`)) + len(`"Term":`)
+			b[at] ^= 1
+		}, "is not what was written"},
+		{"another peer in what is said about it", "meta.json", func(b []byte) {
+			at := bytes.Index(b, []byte(`"Address":"`)) + len(`"Address":"`)
+			b[at] ^= 1
+		}, "is not what was written"},
+		{"something that is no JSON about it", "meta.json", func(b []byte) { clear(b) }, "is not what was written"},
 	}
-	edit(t, files[0], func(b []byte) { b[0] ^= 1 })
-	_, err = tryStart(ms[0].options)
-	if !errors.Is(err, fleet.ErrCorrupt) {
-		t.Fatalf("got %v", err)
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			o := ms[0].options
+			o.Dir = t.TempDir()
+			if err := os.CopyFS(o.Dir, os.DirFS(ms[0].options.Dir)); err != nil {
+				t.Fatal(err)
+			}
+			files, err := filepath.Glob(filepath.Join(o.Dir, "snapshots", "*", test.file))
+			if err != nil || len(files) != 1 {
+				t.Fatalf("snapshots %v, %v", files, err)
+			}
+			edit(t, files[0], test.damage)
+			m, err := tryStart(o)
+			if err == nil {
+				m.crash(t)
+			}
+			if !errors.Is(err, fleet.ErrCorrupt) {
+				t.Fatalf("got %v", err)
+			}
+			mustContain(t, err, "snapshot ", test.says, "rejoin")
+		})
 	}
-	mustContain(t, err, "snapshot ", "CRC", "rejoin")
 }
 
 func TestAMissingSnapshotIsAGap(t *testing.T) {

@@ -65,11 +65,13 @@ func (m soloMachine) Restore(rc io.ReadCloser) error {
 	return nil
 }
 
-// Lead waits until the member leads and has applied everything.
+// Lead waits until the member leads and has applied everything. One that does neither that nor refuse to open is broken.
 func (s *Solo) Lead(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, Patience)
+	defer cancel()
 	for !s.node.IsLeader() {
 		if err := sleep(ctx, 10*time.Millisecond); err != nil {
-			return err
+			return fmt.Errorf("the member opened its directory but does not lead; it is %+v: %w", s.node.Stats(), err)
 		}
 	}
 	return s.node.Barrier(ctx)

@@ -65,6 +65,9 @@ func (p proposer) Propose(ctx context.Context, h command.Header, b command.Body)
 // ReadIndex waits until the local state includes everything committed before the call.
 func (p proposer) ReadIndex(ctx context.Context) (uint64, error) { return p.node.ReadIndex(ctx) }
 
+// Settled waits until the local state, of the leader, includes everything committed before it led.
+func (p proposer) Settled(ctx context.Context) error { return p.node.Settled(ctx) }
+
 // Leader names the leader and whether it is this member.
 func (p proposer) Leader() (fleet.MemberID, bool) {
 	id, _, ok := p.node.Leader()

@@ -34,6 +34,8 @@ type Consensus interface {
 	Propose(ctx context.Context, h command.Header, b command.Body) (any, error)
 	// ReadIndex returns when the local state includes everything committed before the call.
 	ReadIndex(ctx context.Context) (uint64, error)
+	// Settled returns when the local state, of the leader, includes everything committed before it led; cheap once it does.
+	Settled(ctx context.Context) error
 	// Leader names the leader and whether it is this member.
 	Leader() (id fleet.MemberID, self bool)
 	// Status fills in what Raft knows.

@@ -76,6 +76,8 @@ type sharedLog struct {
 	fail    error
 	// readIndex, if set, takes the place of every ReadIndex.
 	readIndex func() (uint64, error)
+	// settled, if set, takes the place of every Settled.
+	settled func(fleet.MemberID) error
 	// refuse, if set, is asked before every proposal; an error of it is the answer.
 	refuse  func(fleet.MemberID) error
 	members []*replica
@@ -139,6 +141,15 @@ func (r *replica) ReadIndex(context.Context) (uint64, error) {
 		return r.log.readIndex()
 	}
 	return uint64(r.applied), nil //nolint:gosec // a count
+}
+
+func (r *replica) Settled(context.Context) error {
+	r.log.mu.Lock()
+	defer r.log.mu.Unlock()
+	if r.log.settled != nil {
+		return r.log.settled(r.id)
+	}
+	return nil
 }
 
 func (r *replica) Leader() (fleet.MemberID, bool) {

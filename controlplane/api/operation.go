@@ -201,9 +201,9 @@ func handle[I, O any](a *API, op operation, h func(ctx context.Context, in *I) (
 		if errors.As(err, &held) {
 			return nil, held
 		}
-		c := callerOf(ctx)
+		c, err := callerOf(ctx), a.refusal(ctx, err)
 		p := problem(endedCause(ctx, err), c)
-		if t, ok := ctx.Value(attemptKey{}).(*attempt); ok && t.failed(err) {
+		if takenBack(ctx, err) {
 			return nil, p // nobody sees it: the request is passed on
 		}
 		if p.Status >= http.StatusInternalServerError {
@@ -220,6 +220,9 @@ func (a *API) guard(op operation) func(huma.Context, func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
 		c := callerOf(ctx.Context())
 		if err := a.authorize(op, c, fleet.TenantID(ctx.Param("tenant"))); err != nil {
+			if err = a.refusal(ctx.Context(), err); takenBack(ctx.Context(), err) {
+				return
+			}
 			_, w := humago.Unwrap(ctx)
 			writeProblem(w, problem(err, c))
 			return

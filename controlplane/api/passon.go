@@ -63,10 +63,16 @@ func (a *API) answerOnce(w http.ResponseWriter, r *http.Request, c *caller, op o
 	case !self:
 		return fleet.NewError(fleet.ErrUnavailable, "", "the control plane has no leader at the moment; reads answer with ?consistency=stale, try writes again")
 	case c.unknown:
+		if err := a.leads(r.Context()); err != nil {
+			return err // what is not known here may be known to the next leader
+		}
 		now := caller{requestID: c.requestID}
 		return a.rejected(&now, cmp.Or(a.identify(&now, r), error(errKnownNow)))
 	case r.Method == http.MethodGet:
 		return a.read(w, r)
+	}
+	if err := a.o.Consensus.Settled(r.Context()); err != nil {
+		return elsewhere(err)
 	}
 	t := &attempt{ResponseWriter: w, header: w.Header().Clone()}
 	ctx, err := a.withKey(r.Context(), r, op, *c)
@@ -85,15 +91,36 @@ func (a *API) answerOnce(w http.ResponseWriter, r *http.Request, c *caller, op o
 // read answers a linearizable read; this member led a moment ago.
 func (a *API) read(w http.ResponseWriter, r *http.Request) error {
 	index, err := a.o.Consensus.ReadIndex(r.Context())
-	switch {
-	case errors.Is(err, fleet.ErrUnavailable):
-		return elsewhereError{err} // a read may be tried again whatever came of it
-	case err != nil:
-		return err
+	if err != nil {
+		return elsewhere(err)
 	}
 	w.Header().Set(headerIndex, itoa(index))
 	a.mux.ServeHTTP(w, r)
 	return nil
+}
+
+// leads returns nil if this member leads, and its state includes everything that was acknowledged before the call.
+func (a *API) leads(ctx context.Context) error {
+	_, err := a.o.Consensus.ReadIndex(ctx)
+	return elsewhere(err)
+}
+
+// refusal is for a change that is refused by what this member holds, before anything was proposed. A member that was
+// deposed and does not know it yet holds the past: the request is taken back then, for the leader to decide.
+func (a *API) refusal(ctx context.Context, err error) error {
+	t, ok := ctx.Value(attemptKey{}).(*attempt)
+	if !ok || t.proposed || t.begun || errors.Is(err, fleet.ErrNotLeader) {
+		return err
+	}
+	return cmp.Or(a.leads(ctx), err)
+}
+
+// elsewhere is for the error of what changes nothing: it may be tried again whatever came of it.
+func elsewhere(err error) error {
+	if errors.Is(err, fleet.ErrUnavailable) {
+		return elsewhereError{err}
+	}
+	return err
 }
 
 // notLeader is an error with which the request may be passed on as it is.
@@ -158,6 +185,12 @@ func (t *attempt) begin() {
 func (t *attempt) failed(err error) bool {
 	t.again = !t.proposed && !t.begun && errors.Is(err, fleet.ErrNotLeader)
 	return t.again
+}
+
+// takenBack reports whether the request ends here with err for another member to take it up.
+func takenBack(ctx context.Context, err error) bool {
+	t, ok := ctx.Value(attemptKey{}).(*attempt)
+	return ok && t.failed(err)
 }
 
 // watched notes in a request's attempt what was proposed for it.

@@ -58,3 +58,55 @@ func TestAReadIsPassedOnWhateverCameOfIt(t *testing.T) {
 		t.Errorf("read %d times", reads)
 	}
 }
+
+func TestARefusalByAMemberThatDoesNotLeadAnyMoreIsNotGiven(t *testing.T) {
+	f := open(t, 2)
+	f.tenant("acme", "") // known to both
+	deposed := func() {
+		f.log.readIndex = nil
+		f.lead("m1")
+		f.log.mu.Lock()
+		defer f.log.mu.Unlock()
+		f.log.readIndex = func() (uint64, error) {
+			f.log.readIndex, f.log.leader = nil, "m2" // it learns that m2 leads
+			return 0, fmt.Errorf("read: %w: leadership was lost", fleet.ErrUnavailable)
+		}
+	}
+	f.lag(0, true)
+	f.lead("m2")
+	f.at(1, f.operator).call("POST", "/v1/tenants", client.TenantCreate{ID: "new"}).want(http.StatusCreated)
+	var made client.TokenCreated
+	f.at(1, f.operator).call("POST", "/v1/tenants/new/tokens", client.TokenCreate{}).want(http.StatusCreated).into(&made)
+	host := map[string]any{"name": "a.example.com", "origin": "https://origin.example.com"}
+	for name, call := range map[string]func() answer{
+		"that there is no such tenant": func() answer { return f.op().call("POST", "/v1/tenants/new/tokens", client.TokenCreate{}) },
+		"that it may not be changed":   func() answer { return f.op().call("PATCH", "/v1/tenants/new", map[string]any{"description": "x"}) },
+		"that the token is not known":  func() answer { return f.at(0, made.Secret).call("POST", "/v1/tenants/new/hosts", host) },
+	} {
+		deposed()
+		if got := call(); got.status == 401 || got.status == 403 || got.status == 404 || got.status >= 500 {
+			t.Errorf("%s: %d %s", name, got.status, got.body)
+		}
+	}
+	f.lag(0, false)
+	f.lead("m1")
+	f.op().call("DELETE", "/v1/tenants/none", nil).want(http.StatusNotFound)
+}
+
+func TestANewLeaderDecidesNothingBeforeItHasWhatWasCommitted(t *testing.T) {
+	f := open(t, 2)
+	f.lag(0, true)
+	f.lead("m2")
+	f.at(1, f.operator).call("POST", "/v1/tenants", client.TenantCreate{ID: "acme"}).want(http.StatusCreated)
+	f.lead("m1")
+	f.log.settled = func(id fleet.MemberID) error {
+		for _, m := range f.log.members {
+			if m.id == id {
+				m.lags = false
+				m.catchUp()
+			}
+		}
+		return nil
+	}
+	f.op().call("POST", "/v1/tenants/acme/tokens", client.TokenCreate{}).want(http.StatusCreated)
+}

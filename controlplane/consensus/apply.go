@@ -91,6 +91,18 @@ func (n *Node) ReadIndex(ctx context.Context) (uint64, error) {
 	return max(index, settled), nil
 }
 
+// Settled returns when the state machine of this member, which must lead, holds everything that was committed before it
+// led: until then, decisions on what it holds would be about the past. It takes a barrier once in a term, and nothing
+// afterwards. Errors are as for Apply; nothing was changed.
+func (n *Node) Settled(ctx context.Context) error {
+	term := n.raft.CurrentTerm()
+	if !n.IsLeader() {
+		return n.explain("settle", raft.ErrNotLeader)
+	}
+	_, err := n.settledIn(ctx, term)
+	return err
+}
+
 // settledIn returns the index of a barrier that was applied in term, making one if there is none.
 func (n *Node) settledIn(ctx context.Context, term uint64) (uint64, error) {
 	if index, ok := n.lastBarrier(term); ok {

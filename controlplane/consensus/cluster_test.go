@@ -28,11 +28,19 @@ type list struct {
 	mu       sync.Mutex
 	commands []string
 	restored int
+	// held, if set, keeps commands from being applied until it is closed.
+	held chan struct{}
 }
 
 func (f *list) Apply(l *raft.Log) any {
 	if string(l.Data) == "undecodable" {
 		panic("command of unknown type")
+	}
+	f.mu.Lock()
+	held := f.held
+	f.mu.Unlock()
+	if held != nil {
+		<-held
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -48,7 +48,7 @@ func Start(t testing.TB, more ...string) *Server {
 	ip := fmt.Sprintf("127.%d.%d.%d", 164+rand.IntN(30), rand.IntN(256), 1+rand.IntN(250))
 	s := &Server{t: t, binary: binary, Address: ip + ":8500"}
 	s.args = []string{
-		"agent", "-dev", "-log-level", "warn", "-node", "test", "-bind", ip, "-client", ip, "-dns-port", "-1", "-grpc-port", "-1", "-serf-wan-port", "-1",
+		"agent", "-dev", "-log-level", "warn", "-node", "test", "-bind", ip, "-client", ip, "-dns-port", "8600", "-grpc-port", "-1", "-serf-wan-port", "-1",
 		"-hcl", "disable_update_check = true",
 	}
 	for _, hcl := range more {

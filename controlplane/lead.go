@@ -19,7 +19,7 @@ func (m *member) lead(ctx context.Context) error {
 		m.tel.Logger.InfoContext(ctx, "member leads", "member", m.c.Member, "term", m.node.Stats().Term)
 		forget := &once.Loop{State: m.state, Proposer: m.raft, Now: utcNow}
 		loops := []func(context.Context) error{m.again("nodes", m.nodes.Run), m.again("audit", m.auditLoop().Run), m.again("once", forget.Run), m.again("origins", m.originLoop().Run)}
-		loops = append(loops, m.again("autopilot", m.autopilot), m.again("removals", m.removals))
+		loops = append(loops, m.again("autopilot", m.autopilot), m.again("removals", m.removals), m.again("drills", m.drillLoop))
 		if m.lib != nil {
 			h := &heads.Loop{State: m.state, Library: m.lib, Proposer: m.raft, Publish: m.bus.Publish, Now: utcNow}
 			loops = append(loops, m.again("heads", h.Run))

@@ -63,6 +63,8 @@ type Config struct {
 	AuditKeep int `yaml:"audit_keep"`
 	// Backup makes scheduled backups; without backup.to none are made.
 	Backup Backup `yaml:"backup"`
+	// Drills lets an operator kill this member for a drill; default false. Its service manager must start it again.
+	Drills bool `yaml:"drills"`
 	// OTLPEndpoint receives traces and metrics, for example http://127.0.0.1:4318; empty sends none.
 	OTLPEndpoint string `yaml:"otlp_endpoint"`
 	// Consul is where members find each other and are registered with the nodes, and what origins of hosts may be services

@@ -39,7 +39,7 @@ type Drill struct {
 	ID    string     `json:"id"`
 	Kind  DrillKind  `json:"kind"`
 	State DrillState `json:"state"`
-	// Target is what was lost: a member, or the members of a region.
+	// Target is what was lost: a member, or the members of a region with a comma between; or the backup that was restored.
 	Target string `json:"target,omitempty"`
 	// RTO is how long no write was acknowledged, or how long the restore took, in milliseconds.
 	RTO int64 `json:"rto_ms"`

@@ -78,6 +78,8 @@ type Options struct {
 	Forward http.RoundTripper
 	// ClientCAs verify nodes and members that connect with a certificate.
 	ClientCAs *x509.CertPool
+	// Crash kills this member's process; nil on one that takes no part in drills.
+	Crash func()
 	// Backups is how scheduled backups stand on this member.
 	Backups func() fleet.BackupStatus
 	// Scratch is the directory for a snapshot on its way; empty: the system's.

@@ -10,8 +10,9 @@ import (
 )
 
 func (a *API) registerDrills() {
+	a.registerCrash()
 	handle(a, op("drill-list", http.MethodGet, "/v1/drills", "Drills and what they measured, the oldest first", operators, fleet.PermClusterRead, fleet.DutyContinuity), a.drillList)
-	handle(a, op("drill-begin", http.MethodPost, "/v1/drills", "Record that a drill begins", operators, fleet.PermClusterOperate, fleet.DutyContinuity).changes(command.TypeDrillPut), a.drillBegin)
+	handle(a, op("drill-begin", http.MethodPost, "/v1/drills", "Begin a drill: a restore is carried out by the leader, and recorded; others by who asks", operators, fleet.PermClusterOperate, fleet.DutyContinuity).changes(command.TypeDrillPut), a.drillBegin)
 	handle(a, op("drill-show", http.MethodGet, "/v1/drills/{id}", "A drill", operators, fleet.PermClusterRead, fleet.DutyContinuity), a.drillShow)
 	handle(a, op("drill-update", http.MethodPatch, "/v1/drills/{id}", "Write a drill's marker or its result", operators, fleet.PermClusterOperate, fleet.DutyContinuity).withRevision().changes(command.TypeDrillPut), a.drillUpdate)
 }
@@ -47,6 +48,9 @@ type DrillUpdateInput struct {
 func (a *API) drillUpdate(ctx context.Context, in *DrillUpdateInput) (*Body[fleet.Drill], error) {
 	d := in.Body.Drill
 	d.ID = in.ID
+	if d.State != fleet.DrillRunning {
+		d.EndedAt = a.o.Now().UTC()
+	}
 	d, err := propose[fleet.Drill](ctx, a, command.DrillPut{Put: condition(ctx), Drill: d})
 	return &Body[fleet.Drill]{Body: d}, err
 }

@@ -66,6 +66,7 @@ type member struct {
 	library *blobs.Library
 	audit   *audit.Log
 	logs    *logBuffer
+	crashes atomic.Int32
 }
 
 // sharedLog applies each entry to every member that does not lag.
@@ -264,6 +265,7 @@ func (f *fixture) addMember(id fleet.MemberID, change []func(*http.Server)) {
 		Member: id, State: m.state, Consensus: r, Keys: f.keys, Library: m.library, Events: m.events, Audit: m.audit,
 		Report: func(r fleet.Report) { f.reports <- r },
 		Checks: func(context.Context) []fleet.Check { return nil }, Backups: func() fleet.BackupStatus { return fleet.BackupStatus{Member: id, Kept: []fleet.Backup{}} },
+		Crash: map[bool]func(){true: func() { m.crashes.Add(1) }}[id != "m3"], // which takes no part in drills
 		PointsHere: func(context.Context, fleet.Host) (bool, error) {
 			if f.pointingErr.Load() {
 				return false, errors.New("no answer")

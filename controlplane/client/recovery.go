@@ -18,7 +18,12 @@ type (
 	// DrillCreate begins a drill.
 	DrillCreate struct {
 		Kind   fleet.DrillKind `json:"kind" doc:"leader-loss, region-loss or restore"`
-		Target string          `json:"target,omitempty" maxLength:"1024" doc:"what will be lost: a member, or the members of a region"`
+		Target string          `json:"target,omitempty" maxLength:"1024" doc:"what will be lost: a member, or the members of a region with a comma between"`
+	}
+	// MemberCrash kills a member for a drill.
+	MemberCrash struct {
+		Drill string `json:"drill" maxLength:"63" doc:"the drill, which must run and name the member"`
+		Check bool   `json:"check,omitempty" doc:"only say whether the member would be killed"`
 	}
 	// DrillUpdate writes a marker, or the result; held against the write before, it is refused if that one was lost.
 	DrillUpdate struct {

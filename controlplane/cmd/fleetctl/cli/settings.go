@@ -74,11 +74,24 @@ type session struct {
 }
 
 func (a *app) session() (*session, error) {
-	s, err := a.settings()
+	o, tenant, err := a.clientOptions()
 	if err != nil {
 		return nil, err
 	}
-	o := client.Options{Token: s.Token, Key: a.flags.key, Reason: a.flags.reason}
+	c, err := client.New(o)
+	if err != nil {
+		return nil, err
+	}
+	return &session{c, tenant}, nil
+}
+
+// clientOptions are how the API is reached, and the tenant that was named.
+func (a *app) clientOptions() (o client.Options, tenant fleet.TenantID, err error) {
+	s, err := a.settings()
+	if err != nil {
+		return o, "", err
+	}
+	o = client.Options{Token: s.Token, Key: a.flags.key, Reason: a.flags.reason}
 	for _, addr := range s.Addr {
 		if addr = strings.TrimSpace(addr); addr != "" {
 			o.Addrs = append(o.Addrs, addr)
@@ -87,25 +100,21 @@ func (a *app) session() (*session, error) {
 	if s.TokenFile != "" {
 		b, err := a.readFile("token-file", s.TokenFile)
 		if err != nil {
-			return nil, err
+			return o, "", err
 		}
 		if o.Token = strings.TrimSpace(string(b)); o.Token == "" || strings.ContainsAny(o.Token, " \t\r\n") {
-			return nil, fleet.Invalid("token-file", "%s holds no token: one line such as eft1.…", s.TokenFile)
+			return o, "", fleet.Invalid("token-file", "%s holds no token: one line such as eft1.…", s.TokenFile)
 		}
 	}
 	if fleet.Mistyped(o.Token) {
-		return nil, fleet.NewError(fleet.ErrUnauthenticated, "token", "the API token is mistyped: its checksum does not match; copy it again")
+		return o, "", fleet.NewError(fleet.ErrUnauthenticated, "token", "the API token is mistyped: its checksum does not match; copy it again")
 	}
 	if s.CACert != "" {
 		if o.CACert, err = a.readFile("cacert", s.CACert); err != nil {
-			return nil, err
+			return o, "", err
 		}
 	}
-	c, err := client.New(o)
-	if err != nil {
-		return nil, err
-	}
-	return &session{c, s.Tenant}, nil
+	return o, s.Tenant, nil
 }
 
 // tenantSession also knows the tenant: the one that was named, else the token's own.

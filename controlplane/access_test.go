@@ -103,10 +103,18 @@ func TestADisabledUserIsRefusedByEveryMemberOnceTheAnswerIsThere(t *testing.T) {
 		if err != nil || done.State != fleet.ApprovalExecuted {
 			t.Fatalf("%+v, %v", done, err)
 		}
+		entries := 0
 		for _, e := range auditLog(t, op) {
-			if e.Object == "member/"+string(gone) && e.Operation == "member_remove" && (e.User != fleet.OwnerUser || e.ApprovedBy != "carol") {
+			if e.Object != "member/"+string(gone) || e.Operation != "member_retire" {
+				continue
+			}
+			entries++
+			if e.User != fleet.OwnerUser || e.ApprovedBy != "carol" {
 				t.Errorf("the entry names %s and %s", e.User, e.ApprovedBy)
 			}
+		}
+		if entries != 1 {
+			t.Errorf("the removal has %d entries", entries)
 		}
 	})
 }

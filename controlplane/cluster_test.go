@@ -76,8 +76,15 @@ log_level: error
 // start makes a cluster of n members that all vote.
 func start(t *testing.T, n int) *cluster {
 	t.Helper()
+	return startWith(t, n, func(*controlplane.Config) {})
+}
+
+// startWith changes the configuration of the first member.
+func startWith(t *testing.T, n int, change func(*controlplane.Config)) *cluster {
+	t.Helper()
 	c := &cluster{t: t, kek: filepath.Join(t.TempDir(), "kek")}
 	first := newConfig(t, "m1", c.kek)
+	change(&first)
 	out, err := controlplane.Init(t.Context(), first)
 	if err != nil {
 		t.Fatal(err)
@@ -279,6 +286,14 @@ func TestThreeMembers(t *testing.T) {
 		})
 		if _, err := client.Get[fleet.Tenant](t.Context(), one, "/v1/tenants/acme", url.Values{"consistency": {"stale"}}); err != nil {
 			t.Errorf("stale read: %v", err)
+		}
+		aged := url.Values{"consistency": {"stale"}, "max_age": {"1ms"}}
+		if _, err := client.Get[fleet.Tenant](t.Context(), one, "/v1/tenants/acme", aged); !errors.Is(err, fleet.ErrUnavailable) || !strings.Contains(err.Error(), "heard from the leader") {
+			t.Errorf("stale read that must not be old: %v", err)
+		}
+		aged.Set("max_age", "1h")
+		if _, err := client.Get[fleet.Tenant](t.Context(), one, "/v1/tenants/acme", aged); err != nil {
+			t.Errorf("stale read that may be old: %v", err)
 		}
 	})
 }

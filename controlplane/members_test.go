@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgefleet/edgefleet/controlplane"
 	"github.com/edgefleet/edgefleet/controlplane/client"
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/tls/mtls"
@@ -115,4 +116,75 @@ func TestMembersComeAndGoUnderLoad(t *testing.T) {
 		}
 		return err == nil && len(healthy) == 4
 	})
+}
+
+func TestANewcomerBlocksNoWritesUntilItHasTheState(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts two members")
+	}
+	// The one member would need both, had the newcomer a vote.
+	c := startWith(t, 1, func(first *controlplane.Config) { first.Autopilot.Stabilization = time.Hour })
+	newcomer := newConfig(t, "m2", c.kek)
+	c.join(newcomer)
+	c.await("the newcomer is taken in", func() bool { return c.suffrage("m2") == "nonvoter" })
+	c.members[1].stop(t)
+	tenant(t, c.at(0), "while-it-is-away")
+	if s := c.suffrage("m2"); s != "nonvoter" {
+		t.Errorf("the newcomer is a %s", s)
+	}
+
+	// It is the time that it has to be well for, and nothing else, that keeps it from voting.
+	first := c.members[0]
+	first.stop(t)
+	first.config.Autopilot.Stabilization = 10 * time.Millisecond
+	c.members = nil
+	c.run(first.config)
+	c.await("the first leads again", func() bool { return c.suffrage("m1") == "voter" })
+	tenant(t, c.at(0), "before-it-is-back")
+	c.run(newcomer)
+	c.await("the newcomer votes", func() bool { return c.suffrage("m2") == "voter" })
+}
+
+func TestAMemberThatIsGoneIsReplaced(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts four members")
+	}
+	c := start(t, 3)
+	lead := c.leader()
+	gone := c.members[(lead+1)%3]
+	gone.stop(t)
+	c.members = append(c.members[:(lead+1)%3], c.members[(lead+1)%3+1:]...)
+	w := c.write("w", c.at(0), c.at(1))
+	w.progress()
+
+	c.join(newConfig(t, "m4", c.kek))
+	c.await("the successor votes", func() bool { return c.suffrage("m4") == "voter" })
+	if s := c.suffrage(gone.config.Member); s != "voter" {
+		t.Errorf("the one that is gone is a %q before it is removed", s)
+	}
+	c.remove(gone.config.Member)
+	if s := c.suffrage(gone.config.Member); s != "" {
+		t.Errorf("the one that is gone is a %s", s)
+	}
+	w.progress()
+	w.end(c)
+
+	// Three vote again: one of the old ones may stop, for the successor counts, and the one that is gone does not.
+	old := c.members[1]
+	old.stop(t)
+	c.members = []*running{c.members[0], c.members[2]}
+	tenant(t, c.client(), "with-the-successor")
+
+	// Its host comes back to life: it is told that it does not belong any more.
+	back := c.run(gone.config)
+	c.members = c.members[:2]
+	select {
+	case err := <-back.done:
+		close(back.done)
+		if !errors.Is(err, fleet.ErrDenied) {
+			t.Errorf("the one that came back stopped with %v", err)
+		}
+	case <-time.After(patience):
+		t.Error("the one that came back does not stop")
+	}
 }

@@ -90,6 +90,8 @@ type replica struct {
 	fsm     *fsm.FSM
 	applied int
 	lags    bool
+	// silent is how many milliseconds ago it heard from the leader; nil: never.
+	silent *int64
 }
 
 func (r *replica) Propose(_ context.Context, h command.Header, b command.Body) (any, error) {
@@ -187,6 +189,23 @@ func (r *replica) TransferLeadership(_ context.Context, to fleet.MemberID) error
 	return nil
 }
 
+// stats are of a follower, unless the replica leads, that heard from the leader as long ago as the test says.
+func (r *replica) stats() client.RaftStats {
+	r.log.mu.Lock()
+	defer r.log.mu.Unlock()
+	if r.log.leader == r.id {
+		return client.RaftStats{Member: r.id, State: "leader"}
+	}
+	return client.RaftStats{Member: r.id, State: "follower", LastContactMS: r.silent}
+}
+
+// cutOff says how long ago, in milliseconds, a member heard from the leader; nil: never.
+func (f *fixture) cutOff(i int, ms *int64) {
+	f.log.mu.Lock()
+	defer f.log.mu.Unlock()
+	f.log.members[i].silent = ms
+}
+
 // lag makes a member apply nothing, or all again.
 func (f *fixture) lag(i int, lags bool) {
 	f.log.mu.Lock()
@@ -273,7 +292,7 @@ func (f *fixture) addMember(id fleet.MemberID, change []func(*http.Server)) {
 			return f.pointing.Load(), nil
 		},
 		Recheck:  func(fleet.HostName) {},
-		OwnStats: func() client.RaftStats { return client.RaftStats{Member: id, State: "follower"} },
+		OwnStats: r.stats,
 		Stats: func(_ context.Context, m fleet.Member) (client.RaftStats, error) {
 			return client.RaftStats{Member: m.ID, State: "leader"}, nil
 		},

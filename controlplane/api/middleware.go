@@ -30,7 +30,7 @@ const (
 	headerRequestID = "X-Request-Id"
 	// headerReason is why a change is made, for the audit log.
 	headerReason = "Edgefleet-Reason"
-	// headerIndex is the log index that an answer includes.
+	// headerIndex is the index of the log up to which, at least, the answer to a read includes everything.
 	headerIndex = "Edgefleet-Index"
 )
 
@@ -99,6 +99,9 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, c *caller) error {
 	r = r.WithContext(ctx)
 	switch {
 	case local:
+		if err := a.own(w, r); err != nil {
+			return err
+		}
 		a.mux.ServeHTTP(w, r)
 		return nil
 	case op.place == leaderFirst:

@@ -122,7 +122,8 @@ type ListQuery struct {
 
 // ReadQuery chooses how fresh a read must be.
 type ReadQuery struct {
-	Consistency string `query:"consistency" enum:"linearizable,stale" default:"linearizable" doc:"stale is answered by any member, also without a leader"`
+	Consistency string `query:"consistency" enum:"linearizable,stale" default:"linearizable" doc:"stale is answered by any member, also without a leader; Edgefleet-Index and Edgefleet-Age (ms) say what it includes"`
+	MaxAge      string `query:"max_age" maxLength:"40" doc:"refuse (503) a stale answer of a member that heard from the leader longer ago, such as 10s"`
 }
 
 // Body wraps an answer.

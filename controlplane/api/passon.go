@@ -90,6 +90,9 @@ func (a *API) answerOnce(w http.ResponseWriter, r *http.Request, c *caller, op o
 
 // read answers a linearizable read; this member led a moment ago.
 func (a *API) read(w http.ResponseWriter, r *http.Request) error {
+	if err := current(r); err != nil {
+		return err
+	}
 	index, err := a.o.Consensus.ReadIndex(r.Context())
 	if err != nil {
 		return elsewhere(err)

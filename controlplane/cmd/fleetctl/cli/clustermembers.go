@@ -117,7 +117,7 @@ func (a *app) clusterAdd() *cobra.Command {
 			if m.ID == id {
 				return fleet.NewError(fleet.ErrConflict, "member", "member %s exists: 'fleetctl cluster remove %s' first, if it is gone for good", id, id)
 			}
-			if i == 0 {
+			if i == 0 || m.Leader { // the one that certainly runs
 				api = m.API
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/edgefleet/edgefleet/controlplane/api"
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/fleet/configfile"
 )
@@ -25,6 +26,14 @@ type Config struct {
 	Advertise string `yaml:"advertise"`
 	// APIListen is where the API listens; default ":8440".
 	APIListen string `yaml:"api_listen"`
+	// APIRate is how many requests a second one caller (an API token, a node, else an address) may send to this member in
+	// the long run; default 1000. Below 0 there is no limit.
+	APIRate int `yaml:"api_rate"`
+	// APIBurst is how many requests one caller may send at once; default 2000.
+	APIBurst int `yaml:"api_burst"`
+	// APIConcurrency is how many requests of one caller may be under way at this member; default 256. Below 0 there is no
+	// limit.
+	APIConcurrency int `yaml:"api_concurrency"`
 	// RaftListen is where other members' Raft connects; default ":8441".
 	RaftListen string `yaml:"raft_listen"`
 	// NATSListen is where nodes' NATS connections arrive; default ":8442".
@@ -164,6 +173,9 @@ func LoadConfig(path string) (Config, error) {
 
 func (c Config) withDefaults() Config {
 	setDefault(&c.APIListen, ":8440")
+	setDefault(&c.APIRate, 1000)
+	setDefault(&c.APIBurst, 2000)
+	setDefault(&c.APIConcurrency, 256)
 	setDefault(&c.RaftListen, ":8441")
 	setDefault(&c.NATSListen, ":8442")
 	setDefault(&c.NATSRouteListen, ":8443")
@@ -234,6 +246,9 @@ func (c Config) validate() error {
 	if c.ReapAfter < time.Second || c.ReapAfter > time.Hour {
 		return fleet.Invalid("reap_after", "%s is not between 1s and 1h", c.ReapAfter)
 	}
+	if c.APIBurst < 1 && c.APIRate > 0 {
+		return fleet.Invalid("api_burst", "%d is not at least 1", c.APIBurst)
+	}
 	if err := c.validateConsul(); err != nil {
 		return err
 	}
@@ -257,6 +272,11 @@ func (c Config) validateTelemetry() error {
 		return fleet.Invalid("log_format", "%q is not a format: use text or json", c.LogFormat)
 	}
 	return nil
+}
+
+// callerLimits are those of the API.
+func (c Config) callerLimits() api.CallerLimits {
+	return api.CallerLimits{Rate: max(0, c.APIRate), Burst: c.APIBurst, Concurrency: max(0, c.APIConcurrency)}
 }
 
 // advertised is this member as others reach it.

@@ -82,6 +82,8 @@ type Options struct {
 	Crash func()
 	// Backups is how scheduled backups stand on this member.
 	Backups func() fleet.BackupStatus
+	// Callers bound what each caller asks of this member.
+	Callers CallerLimits
 	// Scratch is the directory for a snapshot on its way; empty: the system's.
 	Scratch   string
 	Telemetry *observability.Telemetry
@@ -107,6 +109,7 @@ type API struct {
 	ops     map[string]operation // by the mux's pattern
 	metrics metrics
 	limiter *limiter
+	callers *callers
 	tails   *tails
 	// sessions are the reads that end with their token, uses when tokens were used.
 	sessions *sessions
@@ -137,7 +140,7 @@ func newAPI(o Options) *API {
 	if o.Consensus != nil {
 		o.Consensus = watched{o.Consensus}
 	}
-	a := &API{o: o, mux: http.NewServeMux(), ops: map[string]operation{}, limiter: newLimiter(), metrics: newMetrics(o.Telemetry), tails: newTails(), sessions: newSessions(), uses: &uses{seen: map[fleet.TokenID]time.Time{}}, settleTimeout: settleTimeout, bodyTimeout: bodyTimeout}
+	a := &API{o: o, mux: http.NewServeMux(), ops: map[string]operation{}, limiter: newLimiter(), callers: newCallers(o.Callers), metrics: newMetrics(o.Telemetry), tails: newTails(), sessions: newSessions(), uses: &uses{seen: map[fleet.TokenID]time.Time{}}, settleTimeout: settleTimeout, bodyTimeout: bodyTimeout}
 	a.huma = humago.New(a.mux, config())
 	for _, register := range []func(){
 		a.registerCluster, a.registerSnapshots, a.registerBackups, a.registerDrills, a.registerMembers, a.registerTenants, a.registerHosts, a.registerRules, a.registerNodes, a.registerLocks, a.registerEvents, a.registerEdge, a.registerAudit,

@@ -51,3 +51,25 @@ func (a *API) OpenTails() int {
 	}
 	return n
 }
+
+// Limit changes what each caller may ask for, and forgets what they have.
+func (a *API) Limit(l CallerLimits) { a.callers = newCallers(l) }
+
+// MaxCallers bounds the callers that are counted one by one.
+const MaxCallers = maxCallers
+
+// Callers counts requests.
+type Callers struct{ *callers }
+
+// NewCallers makes the counts of no callers.
+func NewCallers(l CallerLimits) Callers { return Callers{newCallers(l)} }
+
+// Enter counts a request.
+func (c Callers) Enter(key string, now time.Time) (func(), error) { return c.enter(key, false, now) }
+
+// Known is how many callers are counted.
+func (c Callers) Known() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.known)
+}

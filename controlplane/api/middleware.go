@@ -87,6 +87,11 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, c *caller) error {
 	if op.scope != public && c.anonymous() {
 		return a.authorize(op, *c, "") // before a byte of the body is read
 	}
+	left, err := a.callers.enter(c.limitKey(), op.long, a.o.Now())
+	if err != nil {
+		return err
+	}
+	defer left()
 	if op.upload > 0 {
 		r.Body = a.uploaded(w, r, op.upload)
 	} else if err := a.readBody(w, r); err != nil {

@@ -61,6 +61,8 @@ type operation struct {
 	upload int64
 	// keyless operations do more than their command, so that a key cannot stand for all of it.
 	keyless bool
+	// long operations last for as long as the caller likes.
+	long bool
 	// audit is the command that the operation leaves in the audit log.
 	audit command.Type
 }
@@ -157,7 +159,7 @@ func handle[I, O any](a *API, op operation, h func(ctx context.Context, in *I) (
 	o := huma.Operation{
 		OperationID: op.id, Method: op.method, Path: op.path, Summary: op.summary, DefaultStatus: op.status,
 		Tags:         []string{"v1"},
-		MaxBodyBytes: maxBody, BodyReadTimeout: -1, // readBody has read it
+		MaxBodyBytes: maxBody + 1, BodyReadTimeout: -1, // readBody has read it
 		Extensions:  map[string]any{"x-duty": string(op.duty), "x-permission": string(op.permission), "x-scope": op.scope.String()},
 		Responses:   a.problems(op, body),
 		Middlewares: huma.Middlewares{a.guard(op)},

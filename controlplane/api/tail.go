@@ -84,7 +84,8 @@ func (in *TailInput) resume() (r resume, err error) {
 
 func (a *API) registerTail() {
 	op := operation{
-		id: "event-tail", method: http.MethodGet, path: "/v1/tenants/{tenant}/events:tail", scope: tenantOwn, permission: fleet.PermEventsRead, duty: fleet.DutyConsole,
+		long: true,
+		id:   "event-tail", method: http.MethodGet, path: "/v1/tenants/{tenant}/events:tail", scope: tenantOwn, permission: fleet.PermEventsRead, duty: fleet.DutyConsole,
 		summary: "A tenant's attack events as this member stores them (server-sent events: event, each an Event as JSON with its id; gap, when this member may not hold all events after Last-Event-ID; resume, when the client should connect again with its last id)",
 	}.locally()
 	handle(a, op, func(ctx context.Context, in *TailInput) (*huma.StreamResponse, error) {

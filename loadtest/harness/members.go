@@ -99,6 +99,8 @@ member: %s
 cluster_zone: edge.loadtest.example
 advertise: %s
 api_listen: %s
+api_rate: -1
+api_concurrency: -1
 raft_listen: %s
 nats_listen: %s
 nats_route_listen: %s

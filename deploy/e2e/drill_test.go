@@ -103,6 +103,8 @@ func region(t *testing.T) []*service {
 	return all
 }
 
+const chapterDrills = "Drills"
+
 func TestDrillsLoseMembersAndNoWrite(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills members")
@@ -137,7 +139,9 @@ func TestDrillsLoseMembersAndNoWrite(t *testing.T) {
 		})
 		return s
 	}
+	book := openRunbook(t) // whose commands these are
 	before := status()
+	book.take(chapterDrills, "fleetctl drill run leader-loss")
 	lost := drill("leader-loss", "--yes")
 	if lost.RTO <= 0 || lost.RPO != 0 || lost.Lost != 0 || lost.Acknowledged < 70 || !strings.HasPrefix(lost.Detail, "1 of 1") || kills() != 1 {
 		t.Errorf("%d killed, %+v", kills(), lost)
@@ -146,6 +150,7 @@ func TestDrillsLoseMembersAndNoWrite(t *testing.T) {
 	if s.Term <= before.Term { // who was elected may well be the one that was killed, and is back
 		t.Errorf("member %s was killed while it led, and term %d goes on", lost.Target, s.Term)
 	}
+	book.take(chapterDrills, "fleetctl drill run region-loss --members m2")
 	gone := drill("region-loss", "--members", string(s.Leader), "--yes")
 	if gone.Target != string(s.Leader) || gone.Lost != 0 || gone.RPO != 0 || kills() != 2 {
 		t.Errorf("%d killed, %+v", kills(), gone)
@@ -153,15 +158,20 @@ func TestDrillsLoseMembersAndNoWrite(t *testing.T) {
 	ctl("drill", "run", "region-loss", "--members", "m1,m2", "--yes").says(t, fleet.ExitConflict, "1 of 3 voters would remain", "no majority")
 	ctl("drill", "run", "region-loss", "--members", "m9", "--yes").says(t, fleet.ExitNotFound, "m9")
 	ctl("drill", "run", "region-loss", "--members", "m1").says(t, fleet.ExitUsage, "--yes")
+	book.take(chapterDrills, "fleetctl drill run restore")
 	if restored := drill("restore"); restored.RTO <= 0 || restored.Detail == "" {
 		t.Errorf("%+v", restored)
 	}
 	if kills() != 2 {
 		t.Errorf("%d were killed by what kills nobody", kills())
 	}
+	book.take(chapterDrills, "fleetctl drill list")
 	r := ctl("drill", "list")
 	if lines := strings.Split(strings.TrimSpace(r.stdout), "\n"); r.code != 0 || len(lines) != 4 || strings.Contains(r.stdout, "running") {
 		t.Errorf("%s %s", r.stdout, r.stderr)
+	}
+	if left := book.left[chapterDrills]; len(left) > 0 {
+		t.Errorf("nothing executes %q", left)
 	}
 }
 

@@ -25,6 +25,7 @@ func TestEveryCommandOfTheRunbook(t *testing.T) {
 	} {
 		chapter()
 	}
+	l.skip(chapterDrills) // see TestDrillsLoseMembersAndNoWrite
 	l.finished()
 }
 
@@ -242,6 +243,7 @@ func (l *life) damaged() {
 
 	await(l.t, "a backup is made", func() bool { return l.m1.fleetctl("cluster", "backups").code == fleet.ExitOK })
 	r.does("fleetctl cluster backups")
+	r.says(r.does("fleetctl drill run restore"), "passed", "state hash")
 	r.says(r.tries("fleetctl cluster check").stdout, "backup")
 
 	const chapter = "A member refuses to start: its log or snapshot is damaged"

@@ -204,7 +204,7 @@ func (m *member) startConsensus(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.node, m.raft = node, proposer{node: node, member: m.c.Member, raftTLS: m.trust.raftTLS(m.allowMember), membership: &sync.Mutex{}}
+	m.node, m.raft = node, proposer{node: node, member: m.c.Member, state: m.state, raftTLS: m.trust.raftTLS(m.allowMember), membership: &sync.Mutex{}}
 	m.parts.OnStop("consensus", node.Close)
 	m.forward = &http.Transport{
 		TLSClientConfig: mtls.ClientTLS(m.trust.source, m.trust.apiCA, "", nil), ForceAttemptHTTP2: true,

@@ -12,6 +12,7 @@ import (
 	"github.com/edgefleet/edgefleet/controlplane/command"
 	"github.com/edgefleet/edgefleet/controlplane/consensus"
 	"github.com/edgefleet/edgefleet/controlplane/fsm"
+	"github.com/edgefleet/edgefleet/controlplane/state"
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/observability"
 	"github.com/edgefleet/edgefleet/tls/mtls"
@@ -35,6 +36,8 @@ func (t trust) raftTLS(allow mtls.Allow) *tls.Config {
 type proposer struct {
 	node   *consensus.Node
 	member fleet.MemberID
+	// state knows the members; nil before there is one.
+	state *state.Store
 	// raftTLS proves to another member's Raft port who this one is.
 	raftTLS *tls.Config
 	// membership is held while a member is admitted or removed: an announcement that is under way must not bring back who is
@@ -44,6 +47,10 @@ type proposer struct {
 
 // Propose commits a command and returns what the state machine answered.
 func (p proposer) Propose(ctx context.Context, h command.Header, b command.Body) (any, error) {
+	h, err := command.Hold(h, b, p.members)
+	if err != nil {
+		return nil, err
+	}
 	entry, err := command.Encode(h, b)
 	if err != nil {
 		return nil, err
@@ -60,6 +67,14 @@ func (p proposer) Propose(ctx context.Context, h command.Header, b command.Body)
 		return nil, r.Err
 	}
 	return r.Object, nil
+}
+
+// members are those that must understand what is proposed.
+func (p proposer) members() []fleet.Member {
+	if p.state == nil {
+		return nil // there is nobody else yet
+	}
+	return p.state.Read().Members()
 }
 
 // ReadIndex waits until the local state includes everything committed before the call.

@@ -83,6 +83,9 @@ func (m *member) announceOnce(ctx context.Context, self fleet.Member) error {
 			addrs = append(addrs, other.API)
 		}
 	}
+	if leader, _ := m.raft.Leader(); leader == self.ID {
+		addrs = []string{self.API}
+	}
 	if len(addrs) == 0 {
 		return nil
 	}

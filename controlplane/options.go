@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/edgefleet/edgefleet/controlplane/api"
+	"github.com/edgefleet/edgefleet/controlplane/command"
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/fleet/configfile"
 )
@@ -287,7 +288,7 @@ func (c Config) advertised(software string) fleet.Member {
 	}
 	return fleet.Member{
 		ID: c.Member, Raft: at(c.RaftListen), API: at(c.APIListen), NATS: at(c.NATSListen), NATSRoute: at(c.NATSRouteListen),
-		DNS: at(c.DNSListen), Software: software, Nonvoter: c.Nonvoter,
+		DNS: at(c.DNSListen), Software: software, Nonvoter: c.Nonvoter, Format: command.Format,
 	}
 }
 

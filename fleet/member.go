@@ -16,6 +16,8 @@ type Member struct {
 	Software string `json:"software,omitempty"`
 	// Nonvoter: it keeps a copy and answers reads, and never votes.
 	Nonvoter bool `json:"nonvoter,omitempty"`
+	// Format is the newest format of the log and of snapshots that the member understands; none means 1.
+	Format int `json:"format,omitempty"`
 	// Join is the join token by which it came. Its certificates carry it, so that those of an earlier member of the same id
 	// are told apart; empty for the first member.
 	Join TokenID `json:"join,omitempty"`

@@ -15,9 +15,6 @@ const MaxNodeAbsence = 90 * 24 * time.Hour
 type NodeRenewal struct {
 	// Generation counts the keys that the node had since it enrolled.
 	Generation uint64 `json:"generation,omitempty"`
-	// Previous is the SPKI of the key before: its holder may ask again for the certificate of the current key, whose answer
-	// may have been lost.
-	Previous string `json:"previous,omitempty"`
 }
 
 // NodeLock says why a node is locked. Whoever shows its identity is refused until an operator decides.

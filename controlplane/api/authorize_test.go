@@ -114,7 +114,7 @@ func TestEveryMutationLeavesOneAuditEntry(t *testing.T) {
 	var tenantToken, operatorToken, left client.TokenCreated
 	var nodeJoin, memberJoin client.JoinTokenCreated
 	rule := client.RuleCreate{ID: "r1", Spec: fleet.RuleSpec{Kind: fleet.RuleRegex, Pattern: "x+", AttackType: fleet.AttackCustom}}
-	m9 := fleet.Member{ID: "m9", API: "192.0.2.9:1", Raft: "192.0.2.9:2", NATS: "192.0.2.9:3", NATSRoute: "192.0.2.9:4", DNS: "192.0.2.9:5"}
+	m9 := fleet.Member{ID: "m9", API: "192.0.2.9:1", Raft: "192.0.2.9:2", NATS: "192.0.2.9:3", NATSRoute: "192.0.2.9:4", DNS: "192.0.2.9:5", Format: command.Format}
 	moved := m9
 	moved.DNS = "192.0.2.9:53"
 	red := func() as { return f.at(0, tenantToken.Secret) }

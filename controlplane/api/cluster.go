@@ -44,6 +44,7 @@ func (a *API) clusterStatus(ctx context.Context, in *ClusterQuery) (*Body[client
 	term, index := a.o.Consensus.Status()
 	leader, _ := a.o.Consensus.Leader()
 	s := client.ClusterStatus{Cluster: rec.Cluster, Member: a.o.Member, Leader: leader, Term: term, Index: index, Applied: v.Index()}
+	s.Format, s.OlderMembers = command.Common(v.Members())
 	members, err := a.memberStatus(v.Members(), leader)
 	if err != nil {
 		return nil, err
@@ -157,6 +158,9 @@ func (a *API) memberJoin(ctx context.Context, in *Input[client.MemberJoin]) (*Bo
 	}
 	m := in.Body.Member
 	m.Join = rec.ID
+	if format, _ := command.Common(a.view().Members()); max(1, m.Format) < format {
+		return nil, fleet.NewError(fleet.ErrConflict, "format", "the controlplane of member %s understands log format %d, and the cluster uses %d: install the release that the other members run", m.ID, max(1, m.Format), format)
+	}
 	if err := checkMember(m); err != nil {
 		return nil, err
 	}

@@ -258,7 +258,7 @@ func open(t *testing.T, n int, change ...func(*http.Server)) *fixture {
 }
 
 func (m *member) record() fleet.Member {
-	return fleet.Member{ID: m.id, API: m.addr, Raft: m.addr, NATS: m.addr, NATSRoute: m.addr, DNS: m.addr}
+	return fleet.Member{ID: m.id, API: m.addr, Raft: m.addr, NATS: m.addr, NATSRoute: m.addr, DNS: m.addr, Format: command.Format}
 }
 
 func (f *fixture) addMember(id fleet.MemberID, change []func(*http.Server)) {

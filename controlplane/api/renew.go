@@ -32,7 +32,11 @@ func (a *API) renew(ctx context.Context, in *Input[fleet.RenewRequest]) (*Body[f
 	}
 	c := callerOf(ctx)
 	c.node = id // it has proved that it is
-	n, err := propose[fleet.Node](context.WithValue(ctx, callerKey{}, c), a, command.NodeRotate{ID: id, From: proof.Last, SPKI: proof.Next, NotAfter: notAfter})
+	b, err := a.rotation(id, proof, notAfter)
+	if err != nil {
+		return nil, err
+	}
+	n, err := propose[fleet.Node](context.WithValue(ctx, callerKey{}, c), a, b)
 	if err != nil {
 		return nil, err
 	}
@@ -41,6 +45,19 @@ func (a *API) renew(ctx context.Context, in *Input[fleet.RenewRequest]) (*Body[f
 		return nil, err
 	}
 	return &Body[fleet.EnrolResponse]{Body: a.identity(n, cert)}, nil
+}
+
+// rotation is the command of a renewal. While a member does not know that yet, nodes renew all the same; what looks like a
+// second machine has to wait.
+func (a *API) rotation(id fleet.NodeID, proof mtls.Renewal, notAfter time.Time) (command.Body, error) {
+	v := a.view()
+	if format, older := command.Common(v.Members()); format < command.TypeNodeRotate.Since() {
+		if n, _ := v.Node(id); n.Identity.SPKI != proof.Last && n.Identity.SPKI != proof.Next {
+			return nil, fleet.NewError(fleet.ErrUnavailable, "", "node %s does not renew with its last key, which is not decided about before the members %v are upgraded: try again later", id, older)
+		}
+		return command.NodeRenew{ID: id, SPKI: proof.Next, NotAfter: notAfter}, nil
+	}
+	return command.NodeRotate{ID: id, From: proof.Last, SPKI: proof.Next, NotAfter: notAfter}, nil
 }
 
 // proved holds a renewal against the node's limits and the proof in it.

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgefleet/edgefleet/controlplane/client"
 	"github.com/edgefleet/edgefleet/controlplane/command"
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/tls/keyring"
@@ -189,4 +190,42 @@ func TestACopiedIdentityLocksBothUntilAnOperatorDecides(t *testing.T) {
 	r, _ = renewal(t, stolen, "n1")
 	f.at(0, "").call("POST", "/v1/edge/renew", r).want(403)
 	f.at(0, "", original).call("POST", "/v1/edge/poll", report("n1")).want(403)
+}
+
+func TestNodesRenewWhileTheControlPlaneIsUpgraded(t *testing.T) {
+	f := open(t, 2)
+	cert := f.bound("n1", 1, time.Now())
+	older := f.members[1].record()
+	older.Format = 1
+	f.propose(command.MemberPut{Member: older})
+	stolen := cert
+	r, key := renewal(t, cert, "n1")
+	cert = renewed(t, f.at(0, "").call("POST", "/v1/edge/renew", r), key)
+	entries := f.audit()
+	if e := entries[len(entries)-1]; e.Operation != "node_renew" {
+		t.Errorf("%+v", e)
+	}
+	f.at(0, "").call("POST", "/v1/edge/renew", r).want(200) // its answer was lost
+	r, _ = renewal(t, stolen, "n1")
+	if got := f.at(0, "").call("POST", "/v1/edge/renew", r).want(503); !strings.Contains(got.Detail, "[m2] are upgraded") {
+		t.Errorf("got %s", got.body)
+	}
+	f.propose(command.MemberPut{Member: f.members[1].record()})
+	f.at(0, "").call("POST", "/v1/edge/renew", r).want(403)
+	if n, _ := f.members[0].state.Read().Node("n1"); n.Lock == nil {
+		t.Error("the copy was not noticed")
+	}
+}
+
+func TestAnOlderMemberDoesNotJoinANewerCluster(t *testing.T) {
+	f := open(t, 1)
+	var tok client.JoinTokenCreated
+	f.op().call("POST", "/v1/join-tokens", client.JoinTokenCreate{Kind: fleet.JoinMember}).want(201).into(&tok)
+	m := fleet.Member{ID: "m9", API: "192.0.2.9:1", Raft: "192.0.2.9:2", NATS: "192.0.2.9:3", NATSRoute: "192.0.2.9:4", DNS: "192.0.2.9:5"}
+	in := client.MemberJoin{Token: tok.Secret, Member: m, CSR: csr(t), APICSR: csr(t), Sent: time.Now().UTC()}
+	if got := f.at(0, "").call("POST", "/v1/cluster/join", in).want(409); !strings.Contains(got.Detail, "install the release that the other members run") {
+		t.Errorf("got %s", got.body)
+	}
+	in.Member.Format = command.Format
+	f.at(0, "").call("POST", "/v1/cluster/join", in).want(201)
 }

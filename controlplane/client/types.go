@@ -131,6 +131,10 @@ type (
 		// StateHash is the digest of this member's state at Applied; asked for with ?hash=true.
 		StateHash string         `json:"state_hash,omitempty"`
 		Members   []MemberStatus `json:"members"`
+		// Format is the format of the log that all members understand; OlderMembers are those that understand no newer one
+		// though the answering member does.
+		Format       int              `json:"format"`
+		OlderMembers []fleet.MemberID `json:"older_members,omitempty"`
 	}
 	// MemberStatus is a member and its part in Raft.
 	MemberStatus struct {

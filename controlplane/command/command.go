@@ -84,13 +84,16 @@ func Decode(entry []byte) (Header, Body, error) {
 	n, size := binary.Uvarint(entry[1:])
 	empty, ok := bodies[Type(n)]
 	if size <= 0 || n > 1<<16 || !ok {
-		return Header{}, nil, fleet.NewError(fleet.ErrCorrupt, "command", "log entry has the unknown command %d; this member is older than the cluster: upgrade it", n)
+		return Header{}, nil, unknown(n)
 	}
 	var p payload
 	if err := fleet.DecodeStrict(entry[1+size:], &p); err != nil {
 		return Header{}, nil, fmt.Errorf("%w: decode command %d: %w", fleet.ErrCorrupt, n, err)
 	}
 	b := empty()
+	if err := checkFormat(b.Type(), p.Header); err != nil {
+		return Header{}, nil, err
+	}
 	if err := fleet.DecodeStrict(p.Body, b); err != nil {
 		return Header{}, nil, fmt.Errorf("%w: decode %s: %w", fleet.ErrCorrupt, b.Type(), err)
 	}

@@ -52,7 +52,7 @@ func empty(t *testing.T, typ command.Type) command.Body {
 // versions counts the golden files of commands that got optional fields since; the older files stay, and are read and
 // written as ever.
 var versions = map[command.Type]int{
-	command.TypeClusterInit: 3, command.TypeTokenPut: 2, command.TypeMemberPut: 2, command.TypeMemberJoin: 2, command.TypeIncarnationStart: 2,
+	command.TypeClusterInit: 4, command.TypeTokenPut: 2, command.TypeMemberPut: 3, command.TypeMemberJoin: 3, command.TypeIncarnationStart: 3,
 }
 
 func golden(typ command.Type) string {

@@ -15,11 +15,11 @@ func (p *processor) nodeRotate(b *command.NodeRotate) (any, error) {
 	}
 	n := before
 	switch {
-	case b.From == before.Identity.SPKI && b.SPKI != b.From:
-		n.Identity.SPKI, n.Renewal.Previous = b.SPKI, b.From
+	case b.SPKI == before.Identity.SPKI:
+		// It has proved to hold the current key, and asks for its certificate again: the answer was lost.
+	case b.From == before.Identity.SPKI:
+		n.Identity.SPKI = b.SPKI
 		n.Renewal.Generation++
-	case b.SPKI == before.Identity.SPKI && (b.From == b.SPKI || b.From == before.Renewal.Previous):
-		// The node asks for the certificate of that key again: the answer was lost.
 	default:
 		return p.lock(before, "a machine with a copy of its identity asked for a renewal with a key that was replaced already")
 	}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/edgefleet/edgefleet/controlplane/command"
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
@@ -60,7 +61,7 @@ func read(tx *Tx, r *bufio.Reader) error {
 			return nil
 		case l.Table != "":
 			i := slices.IndexFunc(codecs, func(c codec) bool { return c.table == l.Table })
-			if i < 0 {
+			if i < 0 || tablesSince[l.Table] > command.Format {
 				return fleet.NewError(fleet.ErrCorrupt, "snapshot", "snapshot line %d has the unknown table %q; this member is older than the cluster: upgrade it", n, l.Table)
 			}
 			if err := codecs[i].decode(tx, d, l.Row); err != nil {

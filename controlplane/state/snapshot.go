@@ -56,6 +56,10 @@ var codecs = []codec{
 	rowsOf[fleet.RemovedMember](RemovedMembers),
 }
 
+// tablesSince says from which format on there is a table; those that are not here, from the first. Rows of a newer one
+// come from newer commands only, so that every member reads the snapshots of every other.
+var tablesSince = map[Table]int{Keys: 2, Origins: 2}
+
 // WriteTo writes a snapshot of the view.
 func (v *View) WriteTo(w io.Writer) (int64, error) {
 	out := &digester{w: bufio.NewWriterSize(w, 1<<16), sum: sha256.New()}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/edgefleet/edgefleet/controlplane/client"
+	"github.com/edgefleet/edgefleet/controlplane/command"
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/tls/keyring"
 	"github.com/edgefleet/edgefleet/tls/mtls"
@@ -160,6 +161,7 @@ func TestAReplayedJoinTokenIsRefusedAndTheFirstNodeStays(t *testing.T) {
 type node struct {
 	fleet.EnrolResponse
 	client *client.Client
+	source *mtls.Source
 }
 
 // enrol exchanges a join token for an identity, at the time that the newcomer's clock shows.
@@ -187,6 +189,7 @@ func (c cluster) enrol(token string, id fleet.NodeID, sent time.Time) (*node, er
 	c.ok(mtls.WriteIdentity(cert, keyFile, []byte(n.Certificate), keyPEM))
 	source, err := mtls.OpenSource(cert, keyFile)
 	c.ok(err)
+	n.source = source
 	roots, err := mtls.PoolFromPEM([]byte(n.APICA))
 	c.ok(err)
 	n.client, err = client.New(client.Options{Addrs: []string{c.at(8440)}, TLS: mtls.ClientTLS(source, roots, "", nil)})
@@ -285,6 +288,6 @@ func (c cluster) join(token string, sent time.Time) error {
 	ip := loopback()
 	return first.Do(c.t.Context(), http.MethodPost, "/v1/cluster/join", nil, client.MemberJoin{
 		Token: token, CSR: csrs[0], APICSR: csrs[1], Sent: sent,
-		Member: fleet.Member{ID: "m9", Raft: ip + ":8441", API: ip + ":8440", NATS: ip + ":8442", NATSRoute: ip + ":8443", DNS: ip + ":8053"},
+		Member: fleet.Member{ID: "m9", Raft: ip + ":8441", API: ip + ":8440", NATS: ip + ":8442", NATSRoute: ip + ":8443", DNS: ip + ":8053", Format: command.Format},
 	}, nil)
 }

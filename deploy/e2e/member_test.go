@@ -24,10 +24,12 @@ import (
 
 // member is a control-plane member with a loopback address of its own.
 type member struct {
-	t        *testing.T
-	id       string
-	dir, ip  string
-	kek      string
+	t       *testing.T
+	id      string
+	dir, ip string
+	kek     string
+	// build is the program, if it is not ours.
+	build    string
 	resolver string
 	cmd      *exec.Cmd
 	log      *buffer
@@ -129,10 +131,17 @@ func read(t *testing.T, path string) []byte {
 	return b
 }
 
+func (m *member) program() string {
+	if m.build != "" {
+		return m.build
+	}
+	return "controlplane"
+}
+
 // controlplane runs a command of the member to its end.
 func (m *member) controlplane(command string, args ...string) result {
 	m.t.Helper()
-	return run(m.t, "controlplane", nil, append([]string{command, "--config", m.file()}, args...)...)
+	return run(m.t, m.program(), nil, append([]string{command, "--config", m.file()}, args...)...)
 }
 
 // initialize makes a cluster of this member.
@@ -159,7 +168,7 @@ func (m *member) start() {
 func (m *member) launch() {
 	m.t.Helper()
 	m.log = &buffer{}
-	m.cmd = program("controlplane", nil, "run", "--config", m.file())
+	m.cmd = program(m.program(), nil, "run", "--config", m.file())
 	m.cmd.Stdout, m.cmd.Stderr = m.log, m.log
 	if err := m.cmd.Start(); err != nil {
 		m.t.Fatal(err)

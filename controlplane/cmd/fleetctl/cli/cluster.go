@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -55,6 +57,7 @@ func (a *app) showCluster(c client.ClusterStatus) error {
 	t.row("term", c.Term)
 	t.row("log index", c.Index)
 	t.row("applied", c.Applied)
+	t.row("log format", logFormat(c))
 	if c.StateHash != "" {
 		t.row("state hash", c.StateHash)
 	}
@@ -65,6 +68,14 @@ func (a *app) showCluster(c client.ClusterStatus) error {
 		return err
 	}
 	return a.showMembers(c.Members)
+}
+
+// logFormat is the format of the log, and who keeps it from being newer.
+func logFormat(c client.ClusterStatus) string {
+	if len(c.OlderMembers) == 0 {
+		return strconv.Itoa(c.Format)
+	}
+	return fmt.Sprintf("%d: members that understand no newer one: %s", c.Format, join(c.OlderMembers))
 }
 
 func (a *app) clusterCheck() *cobra.Command {

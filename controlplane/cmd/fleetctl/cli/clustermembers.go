@@ -60,7 +60,7 @@ func (a *app) clusterMembers() *cobra.Command {
 }
 
 func (a *app) showMembers(members []client.MemberStatus) error {
-	t := newTable(a.Out, "MEMBER", "ROLE", "SUFFRAGE", "HEALTH", "CONTACT", "BEHIND", "TERM", "API", "RAFT", "DNS", "SOFTWARE")
+	t := newTable(a.Out, "MEMBER", "ROLE", "SUFFRAGE", "HEALTH", "CONTACT", "BEHIND", "TERM", "API", "RAFT", "DNS", "FORMAT", "SOFTWARE")
 	for _, m := range members {
 		role, health, contact, behind, term := "follower", "-", "-", "-", "-"
 		if m.Leader {
@@ -77,7 +77,7 @@ func (a *app) showMembers(members []client.MemberStatus) error {
 				}
 			}
 		}
-		t.row(m.ID, role, m.Suffrage, health, contact, behind, term, m.API, m.Raft, m.DNS, m.Software)
+		t.row(m.ID, role, m.Suffrage, health, contact, behind, term, m.API, m.Raft, m.DNS, max(1, m.Format), m.Software)
 	}
 	if err := t.flush(); err != nil {
 		return err

@@ -103,6 +103,12 @@ func (c *checker) audit(entries []fleet.AuditEntry) {
 		}
 	}
 	for _, m := range c.ledger.acknowledged {
+		if n := applied(entries, m); m.Mark != "" && n != 1 {
+			c.say("the acknowledged change %s of %s was applied %d times", m.Mark, m.Object, n)
+		}
+		if m.Replayed {
+			continue
+		}
 		got := byRequest[m.RequestID]
 		switch {
 		case len(got) != 1:
@@ -117,16 +123,20 @@ func (c *checker) audit(entries []fleet.AuditEntry) {
 		}
 	}
 	for _, m := range c.ledger.unknown {
-		applied := 0
-		for _, e := range entries {
-			if e.Object == m.Object && m.Mark != "" && bytes.Contains(e.After, []byte(m.Mark)) {
-				applied++
-			}
-		}
-		if applied > 1 {
-			c.say("the change %s of %s, whose outcome its client does not know, was applied %d times", m.Mark, m.Object, applied)
+		if n := applied(entries, m); n > 1 {
+			c.say("the change %s of %s, whose outcome its client does not know, was applied %d times", m.Mark, m.Object, n)
 		}
 	}
+}
+
+// applied counts the entries of a change.
+func applied(entries []fleet.AuditEntry, m Mutation) (n int) {
+	for _, e := range entries {
+		if e.Object == m.Object && m.Mark != "" && bytes.Contains(e.After, []byte(m.Mark)) && !bytes.Contains(e.Before, []byte(m.Mark)) {
+			n++
+		}
+	}
+	return n
 }
 
 // revisions checks that each object's revisions only grow, and that no object is behind what a client was told.

@@ -28,6 +28,8 @@ type History struct {
 	ops   []porcupine.Operation
 	// strange are answers that no client may ever get.
 	strange []string
+	// repeated are changes that were done at a repetition, replayed those whose answer was given again.
+	repeated, replayed int
 }
 
 func (h *History) tick() int64 {
@@ -48,6 +50,23 @@ func (h *History) add(client int, called int64, in input, out output) {
 		returned = 1 << 60
 	}
 	h.ops = append(h.ops, porcupine.Operation{ClientId: client, Input: in, Call: called, Output: out, Return: returned})
+}
+
+// settle notes a change that a repetition found done, by its own or by an earlier attempt.
+func (h *History) settle(replayed bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.repeated++
+	if replayed {
+		h.replayed++
+	}
+}
+
+// Repeated says how many changes were sent again and done, and how many of those had been done before.
+func (h *History) Repeated() (done, before int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.repeated, h.replayed
 }
 
 func (h *History) odd(format string, args ...any) {
@@ -91,6 +110,7 @@ type worker struct {
 	number  int
 	rng     *rand.Rand
 	made    int
+	keys    int
 	// seen is the last value and revision of each object that this client was told.
 	seen  map[string]fleet.Tenant
 	kit   enrolKit
@@ -127,7 +147,7 @@ type gates struct {
 // run asks until ctx ends.
 func (w *worker) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		limit, cancel := context.WithTimeout(ctx, time.Duration(1+w.rng.IntN(5))*time.Second)
+		limit, cancel := context.WithTimeout(ctx, time.Duration(2+w.rng.IntN(6))*time.Second)
 		switch n := w.rng.IntN(100); {
 		case n < 35:
 			w.read(limit)
@@ -155,39 +175,8 @@ func (w *worker) value() string {
 	return fmt.Sprintf("c%d-%d.", w.number, w.made)
 }
 
+// member is the one that this client asks next.
 func (w *worker) member() fleet.MemberID { return w.cluster.ids[w.rng.IntN(len(w.cluster.ids))] }
-
-// ask sends one request and tells history and ledger what came of it. told maps a status below 500 to an outcome.
-func (w *worker) ask(ctx context.Context, in input, method, path, match string, body any, told map[int]outcome) {
-	to := w.member()
-	called := w.history.tick()
-	a, err := w.cluster.call(ctx, w.rng, to, w.cluster.operator, method, path, match, body)
-	if errors.Is(err, errNobody) {
-		return
-	}
-	out := output{outcome: unknown}
-	if err == nil && a.without() {
-		out.outcome = refused
-	} else if err == nil && a.status < http.StatusInternalServerError {
-		var known bool
-		if out.outcome, known = told[a.status]; !known {
-			out.outcome = unknown
-			w.history.odd("%s %s at %s: %d %.300s", method, path, to, a.status, a.body)
-		}
-	}
-	if err == nil && a.status == http.StatusInternalServerError {
-		w.history.odd("%s %s at %s: %d %.300s", method, path, to, a.status, a.body)
-	}
-	var t fleet.Tenant
-	if out.outcome == done && in.verb != remove && in.verb != take {
-		if err := json.Unmarshal(a.body, &t); err != nil || t.Spec.Name == "" || t.Revision == 0 {
-			w.history.odd("%s %s at %s: %d with no tenant: %.300s", method, path, to, a.status, a.body)
-		}
-		out.value, w.seen[in.object] = t.Spec.Name, t
-	}
-	w.history.add(w.number, called, in, out)
-	w.tell(in, out, a, t.Revision)
-}
 
 // without says whether the answer promises that the request had no effect, though it could not be served.
 func (a answer) without() bool {
@@ -196,31 +185,14 @@ func (a answer) without() bool {
 		(strings.Contains(text, "has no leader at the moment") || strings.Contains(text, "does not lead"))
 }
 
-// tell notes a mutation in the ledger.
-func (w *worker) tell(in input, out output, a answer, revision uint64) {
-	if in.verb == read {
-		return
-	}
-	m := Mutation{RequestID: a.requestID, Object: "tenant/" + in.object, Mark: in.value, Revision: revision}
-	if in.verb == take {
-		m.Object = "node/" + in.value
-	}
-	l := w.cluster.Ledger
-	note, ok := map[outcome]func(Mutation){done: l.Acknowledged, unknown: l.Unknown}[out.outcome]
-	if !ok {
-		note = l.Refused
-	}
-	note(m)
-}
-
 func (w *worker) read(ctx context.Context) {
 	o := w.object()
-	w.ask(ctx, input{verb: read, object: o}, http.MethodGet, "/v1/tenants/"+o, "", nil, map[int]outcome{200: done, 404: absent})
+	w.ask(ctx, input{verb: read, object: o}, request{method: http.MethodGet, path: "/v1/tenants/" + o}, nil, map[int]outcome{200: done, 404: absent})
 }
 
 func (w *worker) create(ctx context.Context) {
 	o, v := w.object(), w.value()
-	w.ask(ctx, input{verb: create, object: o, value: v}, http.MethodPost, "/v1/tenants", "",
+	w.ask(ctx, input{verb: create, object: o, value: v}, request{method: http.MethodPost, path: "/v1/tenants"},
 		client.TenantCreate{ID: fleet.TenantID(o), Name: v}, map[int]outcome{201: done, 409: differs})
 }
 
@@ -232,19 +204,19 @@ func (w *worker) swap(ctx context.Context) {
 		return
 	}
 	v := w.value()
-	w.ask(ctx, input{verb: swap, object: o, value: v, expect: t.Spec.Name}, http.MethodPatch, "/v1/tenants/"+o,
-		strconv.Quote(strconv.FormatUint(t.Revision, 10)), client.TenantUpdate{Name: &v}, map[int]outcome{200: done, 404: absent, 412: differs})
+	w.ask(ctx, input{verb: swap, object: o, value: v, expect: t.Spec.Name},
+		request{method: http.MethodPatch, path: "/v1/tenants/" + o, match: strconv.Quote(strconv.FormatUint(t.Revision, 10))}, client.TenantUpdate{Name: &v}, map[int]outcome{200: done, 404: absent, 412: differs})
 }
 
 func (w *worker) write(ctx context.Context) {
 	o, v := w.object(), w.value()
-	w.ask(ctx, input{verb: write, object: o, value: v}, http.MethodPatch, "/v1/tenants/"+o, "*",
+	w.ask(ctx, input{verb: write, object: o, value: v}, request{method: http.MethodPatch, path: "/v1/tenants/" + o, match: "*"},
 		client.TenantUpdate{Name: &v}, map[int]outcome{200: done, 404: absent, 412: differs})
 }
 
 func (w *worker) remove(ctx context.Context) {
 	o := w.object()
-	w.ask(ctx, input{verb: remove, object: o}, http.MethodDelete, "/v1/tenants/"+o, "*", nil, map[int]outcome{200: done, 404: absent})
+	w.ask(ctx, input{verb: remove, object: o}, request{method: http.MethodDelete, path: "/v1/tenants/" + o, match: "*"}, nil, map[int]outcome{200: done, 404: absent})
 }
 
 // take tries to enrol a machine with the join token that everyone tries.
@@ -257,7 +229,7 @@ func (w *worker) take(ctx context.Context) {
 	in := input{verb: take, object: fmt.Sprintf("gate %d", gate), value: id}
 	called := w.history.tick()
 	to := w.member()
-	a, err := w.cluster.call(ctx, w.rng, to, "", http.MethodPost, "/v1/edge/enrol", "", fleet.EnrolRequest{
+	a, err := w.cluster.call(ctx, w.rng, to, "", request{method: http.MethodPost, path: "/v1/edge/enrol"}, fleet.EnrolRequest{
 		Token: secret, Node: fleet.NodeID(id), CSR: w.kit.csr, HPKE: w.kit.hpke, Sent: time.Now(),
 		Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(w.number), byte(w.made >> 8), byte(w.made)})}, //nolint:gosec // small numbers
 	})
@@ -293,7 +265,7 @@ func (w *worker) gate(ctx context.Context) (secret string, number int, err error
 	if !fresh {
 		return secret, number, nil
 	}
-	a, err := w.cluster.call(ctx, w.rng, w.member(), w.cluster.operator, http.MethodPost, "/v1/join-tokens", "", client.JoinTokenCreate{Kind: fleet.JoinNode})
+	a, err := w.cluster.call(ctx, w.rng, w.member(), w.cluster.operator, request{method: http.MethodPost, path: "/v1/join-tokens"}, client.JoinTokenCreate{Kind: fleet.JoinNode})
 	if err != nil || a.status != http.StatusCreated {
 		return secret, number, err
 	}

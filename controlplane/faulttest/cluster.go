@@ -33,6 +33,7 @@ type Cluster struct {
 	Net    *Network
 	Ledger *Ledger
 
+	dir      string
 	ids      []fleet.MemberID
 	members  map[fleet.MemberID]*member
 	kek      *keyring.KEK
@@ -48,9 +49,11 @@ type Cluster struct {
 	events []string
 }
 
-// NewCluster starts a cluster of size members, which is ready when it returns. rng decides what a crash tears.
-func NewCluster(size int, rng *mathrand.Rand) (*Cluster, error) {
+// NewCluster starts a cluster of size members, which is ready when it returns. rng decides what a crash tears; dir takes
+// the audit segments, the one thing that is on a real disk.
+func NewCluster(size int, dir string, rng *mathrand.Rand) (*Cluster, error) {
 	c := &Cluster{
+		dir: dir,
 		Net: NewNetwork(300 * time.Microsecond), Ledger: NewLedger(), members: map[fleet.MemberID]*member{},
 		certs: map[fleet.MemberID][2]*x509.Certificate{}, begin: time.Now(), stop: make(chan struct{}),
 	}
@@ -283,9 +286,15 @@ func (c *Cluster) Rest() ([]Standing, error) {
 	rng := mathrand.New(mathrand.NewPCG(1, 1)) //nolint:gosec // a delay
 	for _, id := range c.ids {
 		err := c.await(ctx, string(id)+" answers a linearizable read", func() bool {
-			a, err := c.call(ctx, rng, id, c.operator, http.MethodGet, "/v1/tenants", "", nil)
+			a, err := c.call(ctx, rng, id, c.operator, request{method: http.MethodGet, path: "/v1/tenants"}, nil)
 			return err == nil && a.status == http.StatusOK
 		})
+		if err == nil {
+			err = c.await(ctx, string(id)+" lists the audit log", func() bool {
+				a, err := c.call(ctx, rng, id, c.operator, request{method: http.MethodGet, path: "/v1/audit?limit=10"}, nil)
+				return err == nil && a.status == http.StatusOK
+			})
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -218,6 +218,11 @@ var errNotFound = errors.New("not found")
 func (m *mount) Set(key, val []byte) error {
 	m.disk.mu.Lock()
 	defer m.disk.mu.Unlock()
+	if slow := m.disk.slow; slow > 0 && !m.killed { // votes and terms are synced as entries are
+		m.disk.mu.Unlock()
+		time.Sleep(slow)
+		m.disk.mu.Lock()
+	}
 	if !m.killed {
 		m.disk.stable[string(key)] = bytes.Clone(val)
 	}

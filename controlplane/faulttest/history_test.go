@@ -38,8 +38,9 @@ func runHistory(t *testing.T, p faulttest.Plan) {
 	t.Helper()
 	var history *faulttest.History
 	var story []string
+	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		c, err := faulttest.NewCluster(p.Size, rand.New(rand.NewPCG(p.Seed, 2)))
+		c, err := faulttest.NewCluster(p.Size, dir, rand.New(rand.NewPCG(p.Seed, 2)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -63,7 +64,8 @@ func runHistory(t *testing.T, p faulttest.Plan) {
 	if history != nil {
 		checkHistory(t, history)
 		known, open := history.Counts()
-		t.Logf("seed %d: %d members, %d operations with a known outcome, %d without", p.Seed, p.Size, known, open)
+		again, before := history.Repeated()
+		t.Logf("seed %d: %d members, %d operations with a known outcome, %d without; %d changes were done again, %d of them had been done", p.Seed, p.Size, known, open, again, before)
 		if known < 15 {
 			t.Errorf("only %d operations have a known outcome: the history proves nothing", known)
 		}

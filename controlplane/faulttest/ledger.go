@@ -9,7 +9,7 @@ import (
 )
 
 // hashEvery is how often the whole state is hashed; the audit chain, which covers each change, is compared at each index.
-const hashEvery = 32
+const hashEvery = 8
 
 // Ledger is what members did and what clients were told, as it happened. What cannot be is a violation at once, with the
 // index at which it began.
@@ -54,6 +54,8 @@ type Mutation struct {
 	Object, Mark string
 	// Revision is the object's, once changed; 0 where there is none.
 	Revision uint64
+	// Replayed: the answer is that of an earlier request, which made the change.
+	Replayed bool
 }
 
 // NewLedger makes an empty ledger.

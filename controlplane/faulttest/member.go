@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/edgefleet/edgefleet/controlplane"
 	"github.com/edgefleet/edgefleet/controlplane/api"
+	"github.com/edgefleet/edgefleet/controlplane/audit"
 	"github.com/edgefleet/edgefleet/controlplane/blobs"
 	"github.com/edgefleet/edgefleet/controlplane/command"
 	"github.com/edgefleet/edgefleet/controlplane/consensus"
@@ -124,10 +126,19 @@ func (p *process) serve() {
 		p.cluster.fail("open keys of %s: %v", p.id, err)
 		return
 	}
+	segments, err := audit.Open(audit.Options{
+		Dir: filepath.Join(p.cluster.dir, string(p.id)), State: p.store, Telemetry: p.tel,
+		Fetch: func(context.Context, fleet.AuditSegment) ([]byte, error) { return nil, ErrCut },
+	})
+	if err != nil {
+		p.cluster.fail("open audit segments of %s: %v", p.id, err)
+		return
+	}
+	p.owned.Go(func() { _ = segments.Run(p.ctx) }) // it ends with the process
 	lib := blobs.New(p.store, k)
 	alive := nodes.New(nodes.Options{State: p.store, Proposer: p.raft, Now: p.now})
 	p.api.Store(api.New(api.Options{
-		Member: p.id, State: p.store, Consensus: p.raft, Keys: k, Library: lib, Report: alive.Report,
+		Member: p.id, State: p.store, Consensus: p.raft, Keys: k, Library: lib, Report: alive.Report, Audit: segments,
 		Checks:     func(context.Context) []fleet.Check { return nil },
 		PointsHere: func(context.Context, fleet.Host) (bool, error) { return false, nil },
 		Recheck:    func(fleet.HostName) {},
@@ -341,11 +352,13 @@ func (m *member) handle(r *http.Request) (*http.Response, error) {
 type answer struct {
 	status    int
 	requestID string
-	body      []byte
+	// replayed: the change was made before, under the same idempotency key.
+	replayed bool
+	body     []byte
 }
 
-// call sends a client's request to a member; match is its If-Match, if any.
-func (c *Cluster) call(ctx context.Context, rng *rand.Rand, to fleet.MemberID, token, method, path, match string, body any) (answer, error) {
+// call sends a client's request to a member.
+func (c *Cluster) call(ctx context.Context, rng *rand.Rand, to fleet.MemberID, token string, q request, body any) (answer, error) {
 	var b []byte
 	if body != nil {
 		var err error
@@ -353,14 +366,16 @@ func (c *Cluster) call(ctx context.Context, rng *rand.Rand, to fleet.MemberID, t
 			return answer{}, err
 		}
 	}
-	r, err := http.NewRequestWithContext(ctx, method, "https://"+string(to)+path, bytes.NewReader(b))
+	r, err := http.NewRequestWithContext(ctx, q.method, "https://"+string(to)+q.path, bytes.NewReader(b))
 	if err != nil {
 		return answer{}, err
 	}
 	r.RequestURI, r.RemoteAddr = r.URL.RequestURI(), "192.0.2.2:1"
 	r.Header.Set("Content-Type", "application/json")
-	if match != "" {
-		r.Header.Set("If-Match", match)
+	for name, value := range map[string]string{"If-Match": q.match, "Idempotency-Key": q.key} {
+		if value != "" {
+			r.Header.Set(name, value)
+		}
 	}
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
@@ -373,7 +388,7 @@ func (c *Cluster) call(ctx context.Context, rng *rand.Rand, to fleet.MemberID, t
 		return answer{}, err
 	}
 	defer func() { _ = res.Body.Close() }()
-	out := answer{status: res.StatusCode, requestID: res.Header.Get("X-Request-Id")}
+	out := answer{status: res.StatusCode, requestID: res.Header.Get("X-Request-Id"), replayed: res.Header.Get("Idempotency-Replayed") == "true"}
 	out.body, err = io.ReadAll(res.Body)
 	return out, err
 }

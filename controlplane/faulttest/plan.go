@@ -35,6 +35,9 @@ const (
 	Mute Fault = "mute"
 	// Flap parts the victim and joins it again, several times a second.
 	Flap Fault = "flap"
+	// FlapDeaf and FlapMute do so in one direction only.
+	FlapDeaf Fault = "flap of what comes in"
+	FlapMute Fault = "flap of what goes out"
 	// SlowNet delays whatever goes to and from the victim.
 	SlowNet Fault = "slow network"
 	// SlowDisk makes each append of the victim slow.
@@ -53,7 +56,7 @@ const (
 
 // processFaults and sideFaults come at one time; of each kind one after another.
 var (
-	processFaults = []Fault{Crash, CrashAt, CrashAt, Stop, CrashAll, Pause, Isolate, Split, Deaf, Mute, Flap, SlowNet}
+	processFaults = []Fault{Crash, CrashAt, CrashAt, Stop, CrashAll, Pause, Isolate, Split, Deaf, Mute, Flap, FlapDeaf, FlapMute, SlowNet}
 	sideFaults    = []Fault{SlowDisk, BadDisk, OddDisk, Clock, Snap, Resize}
 )
 
@@ -189,7 +192,7 @@ func (c *Cluster) inflict(ctx context.Context, s Step, victim *member) {
 			_ = sleep(ctx, s.For/time.Duration(len(s.Order)))
 			c.revive(c.members[c.ids[i]])
 		}
-	case Pause, Isolate, Split, Deaf, Mute, Flap, SlowNet:
+	case Pause, Isolate, Split, Deaf, Mute, Flap, FlapDeaf, FlapMute, SlowNet:
 		c.part(ctx, s, victim.id)
 	case SlowDisk:
 		victim.disk.Slow(s.By)
@@ -260,9 +263,9 @@ func (c *Cluster) part(ctx context.Context, s Step, victim fleet.MemberID) {
 		}
 	}
 	open, stalled := c.Net.base, Way{Stalled: true}
-	if s.Fault == Flap {
+	if flaps, ok := map[Fault][2]Way{Flap: {stalled, stalled}, FlapDeaf: {open, stalled}, FlapMute: {stalled, open}}[s.Fault]; ok {
 		for left := s.For; left > 0 && ctx.Err() == nil; left -= 400 * time.Millisecond {
-			set(stalled, stalled)
+			set(flaps[0], flaps[1])
 			_ = sleep(ctx, 300*time.Millisecond)
 			set(open, open)
 			_ = sleep(ctx, 100*time.Millisecond)

@@ -23,7 +23,7 @@ func (c Config) openConsensus(t trust, allow mtls.Allow, machine raft.FSM, tel *
 		Dir: c.path("raft"), Member: c.Member, Bind: c.RaftListen, Advertise: c.advertised("").Raft,
 		ServerTLS: mtls.ServerTLS(t.source, t.memberCA, allow),
 		ClientTLS: t.raftTLS(allow),
-		FSM:       machine, Telemetry: tel, ElectionTimeout: c.RaftTimeout, HeartbeatTimeout: c.RaftTimeout,
+		FSM:       machine, Telemetry: tel, ElectionTimeout: c.RaftTimeout, HeartbeatTimeout: c.RaftTimeout, SnapshotBytes: int64(c.SnapshotBytes),
 	})
 }
 

@@ -60,6 +60,9 @@ type Config struct {
 	// RaftTimeout is how long a member waits for the leader before it stands for election, 100ms to 10s; default 250ms, for
 	// members within a region. Raise it where members are far apart or hosts are overloaded.
 	RaftTimeout time.Duration `yaml:"raft_timeout"`
+	// SnapshotBytes is by how much the log grows, in bytes, before a snapshot is taken and the log behind it dropped, from
+	// 1048576 (1 MiB) to 1099511627776 (1 TiB); default 67108864. After 8192 entries one is taken too.
+	SnapshotBytes int `yaml:"snapshot_bytes"`
 	// Nonvoter makes this member a standby: it keeps a copy and answers reads, and never votes.
 	Nonvoter bool `yaml:"nonvoter"`
 	// Autopilot says what the leader does with members by itself; give every member the same.
@@ -184,6 +187,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.AdminListen, "127.0.0.1:8444")
 	setDefault(&c.EdgeHTTPSPort, 443)
 	setDefault(&c.RaftTimeout, 250*time.Millisecond)
+	setDefault(&c.SnapshotBytes, 67108864)
 	setDefault(&c.Autopilot.Stabilization, time.Second)
 	setDefault(&c.Autopilot.LastContact, time.Second)
 	setDefault(&c.Autopilot.MaxTrailing, 500)
@@ -240,6 +244,9 @@ func (c Config) validate() error {
 	}
 	if c.RaftTimeout < 100*time.Millisecond || c.RaftTimeout > 10*time.Second {
 		return fleet.Invalid("raft_timeout", "%s is not between 100ms and 10s", c.RaftTimeout)
+	}
+	if c.SnapshotBytes < 1<<20 || c.SnapshotBytes > 1<<40 {
+		return fleet.Invalid("snapshot_bytes", "%d is not a number of bytes from 1048576 (1 MiB) to 1099511627776 (1 TiB)", c.SnapshotBytes)
 	}
 	if err := c.Autopilot.validate(); err != nil {
 		return err

@@ -35,6 +35,9 @@ func OpenInMemory(o Options, transport *raft.InmemTransport) (*Node, error) {
 	})
 }
 
+// FirstIndex is the oldest entry that the log has.
+func FirstIndex(n *Node) (uint64, error) { return n.logs.FirstIndex() }
+
 // NewLogger is the logger that Raft is given.
 func NewLogger(l *slog.Logger) hclog.Logger { return newLogger(l) }
 

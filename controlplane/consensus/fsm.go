@@ -26,6 +26,8 @@ type trackedFSM struct {
 	observe func(time.Duration)
 	// mark is nil for a log in memory. It is not synced: one that lags only recovers less.
 	mark *mark
+	// growth is told of every command that was applied.
+	growth *growth
 
 	mu sync.Mutex
 	// applied is the last command that the state machine has, recovered the last that it had before Raft started, passed
@@ -84,6 +86,7 @@ func (f *trackedFSM) apply(logs []*raft.Log) (results []any) {
 		}
 	}
 	done = true
+	f.growth.add(logs)
 	each := time.Since(start) / time.Duration(len(logs))
 	for range logs {
 		f.observe(each)
@@ -155,6 +158,7 @@ func (f *trackedFSM) Snapshot() (raft.FSMSnapshot, error) {
 	if err != nil {
 		return nil, err
 	}
+	f.growth.begin()
 	return ownSnapshot{s}, nil
 }
 
@@ -170,6 +174,7 @@ func (f *trackedFSM) Restore(r io.ReadCloser) error {
 	f.mu.Lock()
 	f.recovered = 0
 	f.mu.Unlock()
+	f.growth.begin()
 	return f.fsm.Restore(r)
 }
 

@@ -292,3 +292,31 @@ func TestWhatALeaderLoopReturns(t *testing.T) {
 		}
 	})
 }
+
+func TestAMemberThatWasCutOffDoesNotDeposeTheLeaderWhenItReturns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t)
+		defer b.close(t)
+		before := b.nodes[0].Stats()
+		if !b.nodes[0].IsLeader() {
+			t.Fatal("m1 does not lead")
+		}
+		b.partition(2)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if away := b.nodes[2].Stats(); away.State != "candidate" || away.Term != before.Term {
+			t.Errorf("after an hour of elections that it cannot win, it is a %s in term %d; the leader's is %d", away.State, away.Term, before.Term)
+		}
+		// A write that the others hold: it may not even be voted for.
+		if _, _, err := b.nodes[0].Apply(t.Context(), []byte("meanwhile")); err != nil {
+			t.Fatal(err)
+		}
+		b.reconnect(2)
+		settle()
+		for i, n := range b.nodes {
+			if s := n.Stats(); s.Term != before.Term || s.Leader != "m1" || !b.fsms[i].holds("meanwhile")() {
+				t.Errorf("m%d is in term %d instead of %d, led by %q, and has %v", i+1, s.Term, before.Term, s.Leader, b.fsms[i].all())
+			}
+		}
+	})
+}

@@ -118,7 +118,7 @@ func open(o Options, p parts) (*Node, error) {
 	}
 	n := &Node{
 		member: o.Member, log: tel.Logger, logs: cached, parts: p,
-		fsm:       &trackedFSM{fsm: o.FSM, log: tel.Logger, observe: applySeconds(tel), mark: p.applied},
+		fsm:       &trackedFSM{fsm: o.FSM, log: tel.Logger, observe: applySeconds(tel), mark: p.applied, growth: newGrowth(o.SnapshotBytes)},
 		advertise: p.transport.LocalAddr(),
 		closing:   make(chan struct{}),
 	}
@@ -132,6 +132,7 @@ func open(o Options, p parts) (*Node, error) {
 		return nil, fmt.Errorf("start raft on the log of member %s: %w", o.Member, err)
 	}
 	n.owned.Go(func() { n.follow(notify) })
+	n.owned.Go(func() { n.bound(o.TrailingLogs) })
 	n.publish(tel)
 	return n, nil
 }

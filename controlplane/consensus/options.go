@@ -18,6 +18,7 @@ const (
 	DefaultSnapshotThreshold = 8192
 	DefaultSnapshotInterval  = time.Minute
 	DefaultTrailingLogs      = 10240
+	DefaultSnapshotBytes     = 64 << 20
 )
 
 // MaxCommandBytes is the largest command that Apply takes: an entry is held in memory, sent whole and written with
@@ -63,6 +64,8 @@ type Options struct {
 	SnapshotThreshold uint64
 	SnapshotInterval  time.Duration
 	TrailingLogs      uint64
+	// SnapshotBytes is by how much the log may grow before a snapshot is taken at once, whatever the number of entries.
+	SnapshotBytes int64
 
 	// wrapLog lets tests inject faults between Raft and the write-ahead log.
 	wrapLog func(raft.LogStore) raft.LogStore
@@ -77,6 +80,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.SnapshotThreshold, DefaultSnapshotThreshold)
 	setDefault(&o.SnapshotInterval, DefaultSnapshotInterval)
 	setDefault(&o.TrailingLogs, DefaultTrailingLogs)
+	setDefault(&o.SnapshotBytes, DefaultSnapshotBytes)
 	setDefault(&o.segmentBytes, segmentBytes)
 	return o
 }
@@ -97,6 +101,8 @@ func (o Options) validate() error {
 		return fleet.Invalid("fsm", "a state machine is needed")
 	case o.Telemetry == nil:
 		return fleet.Invalid("telemetry", "telemetry is needed")
+	case o.SnapshotBytes < 0:
+		return fleet.Invalid("snapshot_bytes", "%d is not a number of bytes", o.SnapshotBytes)
 	case o.ElectionTimeout < o.HeartbeatTimeout:
 		return fleet.Invalid("election_timeout", "election timeout %v is shorter than heartbeat timeout %v: raise it", o.ElectionTimeout, o.HeartbeatTimeout)
 	}

@@ -18,6 +18,7 @@ import (
 var risky = map[string]func(a *API, in any) bool{
 	"cluster-member-remove": always,
 	"access-update":         always,
+	"snapshot-restore":      always,
 	"operator-user-create": func(a *API, in any) bool {
 		i, ok := in.(*Input[client.UserCreate])
 		return ok && a.powerful(i.Body.Roles)
@@ -66,9 +67,17 @@ func (a *API) hold(ctx context.Context, op operation, in any) error {
 	if !c.token.Own() {
 		return notOwn("asked for")
 	}
+	digest := digestOf(in)
+	if op.upload > 0 {
+		if ap, ok := a.uploadApproval(op, c, digest); ok && ap.State == fleet.ApprovalApproved {
+			return nil
+		} else if ok { // asked for already
+			return heldError{ap}
+		}
+	}
 	ap := fleet.Approval{
 		ID: fleet.ApprovalID(newID("ap")), Operation: op.id, Method: c.request.Method, Path: c.request.URL.RequestURI(),
-		IfMatch: c.request.Header.Get(headerIfMatch), Requester: c.token.Owner, Token: c.token.ID, ExpiresAt: a.o.Now().UTC().Add(fleet.ApprovalLife),
+		Body: digest, IfMatch: c.request.Header.Get(headerIfMatch), Requester: c.token.Owner, Token: c.token.ID, ExpiresAt: a.o.Now().UTC().Add(fleet.ApprovalLife),
 	}
 	if c.request.GetBody != nil {
 		rd, err := c.request.GetBody()
@@ -164,7 +173,10 @@ func (a *API) approvalApprove(ctx context.Context, in *IDPath) (*approvalBody, e
 			return nil, err
 		}
 	}
-	if err := a.carryOut(ctx, op, ap, c); err != nil {
+	if op.upload == 0 { // else the requester uploads again
+		err = a.carryOut(ctx, op, ap, c)
+	}
+	if err != nil {
 		return nil, err
 	}
 	ap, err = a.approval(in.ID)

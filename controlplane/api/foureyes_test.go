@@ -1,6 +1,10 @@
 package api_test
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
@@ -33,7 +37,7 @@ func (f *fixture) held(a answer) fleet.Approval {
 
 func TestTheRiskyActs(t *testing.T) {
 	raw, _ := spec(t)
-	want := []string{"access-update", "cluster-member-remove", "operator-role-create", "operator-user-create", "operator-user-enable", "operator-user-update"}
+	want := []string{"access-update", "cluster-member-remove", "operator-role-create", "operator-user-create", "operator-user-enable", "operator-user-update", "snapshot-restore"}
 	var got []string
 	_, d := spec(t)
 	for _, methods := range d.Paths {
@@ -147,4 +151,60 @@ func TestAnApprovalThatFailsSaysWhy(t *testing.T) {
 	}
 	f.op().call("POST", "/v1/approvals/ap-x/approve", nil).want(404)
 	f.op().call("GET", "/v1/approvals/ap-x", nil).want(404)
+}
+
+func TestARestoreIsApprovedByItsDigestAndCarriedOutOnce(t *testing.T) {
+	f, alice, bob := fourEyes(t)
+	f.op().call("POST", "/v1/tenants", client.TenantCreate{ID: "acme"}).want(201)
+	file, _ := f.op().save()
+	f.op().call("POST", "/v1/tenants", client.TenantCreate{ID: "late"}).want(201)
+	if status, body := f.op().restore(bytes.NewReader(file), digestOf(file), f.statement(2)); status != 403 {
+		t.Fatalf("a service token: %d %s", status, body)
+	}
+	ask := func() fleet.Approval {
+		t.Helper()
+		var ap fleet.Approval
+		status, body := f.at(1, alice).restore(bytes.NewReader(file), digestOf(file), f.statement(2))
+		if err := json.Unmarshal(body, &ap); status != 202 || err != nil || ap.State != fleet.ApprovalPending {
+			t.Fatalf("%d %s", status, body)
+		}
+		return ap
+	}
+	ap := ask()
+	if sum := sha256.Sum256(file); !strings.Contains(ap.Body, hex.EncodeToString(sum[:])) {
+		t.Errorf("who approves does not see what: %s", ap.Body)
+	}
+	if again := ask(); again.ID != ap.ID {
+		t.Error("the same request waits twice")
+	}
+	var done fleet.Approval
+	f.at(0, bob).call("POST", "/v1/approvals/"+string(ap.ID)+"/approve", nil).want(200).into(&done)
+	if done.State != fleet.ApprovalApproved {
+		t.Fatalf("%+v", done)
+	}
+	f.op().call("GET", "/v1/tenants/late", nil).want(200) // nothing happens without the bytes
+	other, _ := f.op().save()
+	if status, body := f.at(0, alice).restore(bytes.NewReader(other), digestOf(other), f.statement(2)); status != 202 {
+		t.Errorf("other bytes: %d %s", status, body)
+	}
+	if status, body := f.at(0, bob).restore(bytes.NewReader(file), digestOf(file), f.statement(2)); status != 202 {
+		t.Errorf("another person: %d %s", status, body)
+	}
+	before := len(f.audit())
+	if status, body := f.at(1, alice).restore(bytes.NewReader(file), digestOf(file), f.statement(2)); status != 201 {
+		t.Fatalf("%d %s", status, body)
+	}
+	f.op().call("GET", "/v1/tenants/late", nil).want(404)
+	f.op().call("GET", "/v1/approvals/"+string(ap.ID), nil).want(200).into(&done)
+	if done.State != fleet.ApprovalExecuted {
+		t.Errorf("carried out, and it is %+v", done)
+	}
+	last := f.audit()[before:]
+	if len(last) == 0 || last[len(last)-1].User != "alice" || last[len(last)-1].ApprovedBy != "bob" {
+		t.Errorf("the audit log says %+v", last)
+	}
+	// Once: the next restore of the same bytes needs another approval.
+	if status, body := f.at(0, alice).restore(bytes.NewReader(file), digestOf(file), f.statement(3)); status != 202 {
+		t.Errorf("again: %d %s", status, body)
+	}
 }

@@ -71,9 +71,10 @@ func (a *API) registerRestore() {
 		if err != nil {
 			return nil, err
 		}
+		approved := a.carrying(ctx, op, in)
 		return &huma.StreamResponse{Body: func(hc huma.Context) {
 			r, w := humago.Unwrap(hc)
-			rec, err := a.restoreBody(ctx, r.Body, digest, statement)
+			rec, err := a.restoreBody(ctx, approved, r.Body, digest, statement)
 			if err != nil {
 				a.o.Telemetry.Logger.WarnContext(ctx, "restore refused", "request_id", callerOf(ctx).requestID, "err", err)
 				writeProblem(w, problem(err, callerOf(ctx)))
@@ -109,8 +110,9 @@ func (a *API) statement(text string) (fleet.SignedIncarnation, error) {
 	return s, err
 }
 
-// restoreBody checks a snapshot whole, on the side, before a byte of it is proposed.
-func (a *API) restoreBody(ctx context.Context, body io.Reader, digest []byte, s fleet.SignedIncarnation) (fleet.IncarnationRecord, error) {
+// restoreBody checks a snapshot whole, on the side, before a byte of it is proposed. The restore itself is proposed in
+// approved, which may carry an approval out.
+func (a *API) restoreBody(ctx, approved context.Context, body io.Reader, digest []byte, s fleet.SignedIncarnation) (fleet.IncarnationRecord, error) {
 	var none fleet.IncarnationRecord
 	if err := a.o.Keys.Check(); err != nil {
 		return none, err
@@ -130,10 +132,10 @@ func (a *API) restoreBody(ctx context.Context, body io.Reader, digest []byte, s 
 	if c, _ := a.view().Cluster(); loaded.Envelope.Cluster != c.ID {
 		return none, fleet.NewError(fleet.ErrConflict, "snapshot", "the snapshot is of cluster %s, this is %s: a cluster is brought back from it on an empty host, with 'controlplane init --from-snapshot'", loaded.Envelope.Cluster, c.ID)
 	}
-	return a.stageAndRestore(ctx, f, loaded.Envelope, s)
+	return a.stageAndRestore(ctx, approved, f, loaded.Envelope, s)
 }
 
-func (a *API) stageAndRestore(ctx context.Context, f *os.File, e snapshot.Envelope, s fleet.SignedIncarnation) (rec fleet.IncarnationRecord, err error) {
+func (a *API) stageAndRestore(ctx, approved context.Context, f *os.File, e snapshot.Envelope, s fleet.SignedIncarnation) (rec fleet.IncarnationRecord, err error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return rec, err
 	}
@@ -161,7 +163,7 @@ func (a *API) stageAndRestore(ctx context.Context, f *os.File, e snapshot.Envelo
 		}
 		parts++
 	}
-	return propose[fleet.IncarnationRecord](ctx, a, command.ClusterRestore{Restore: id, Parts: parts, SHA256: e.SHA256, Statement: s})
+	return propose[fleet.IncarnationRecord](approved, a, command.ClusterRestore{Restore: id, Parts: parts, SHA256: e.SHA256, Statement: s})
 }
 
 func (a *API) incarnationList(_ context.Context, _ *ReadQuery) (*Body[client.Page[fleet.IncarnationRecord]], error) {

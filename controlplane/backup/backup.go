@@ -67,7 +67,7 @@ func Load(r io.Reader, sealer keyring.Sealer) (Loaded, error) {
 	}
 	l := Loaded{Envelope: e}
 	if l.State, err = state.Load(content); err != nil {
-		return Loaded{}, fmt.Errorf("load snapshot: %w", err)
+		return Loaded{}, fmt.Errorf("load snapshot, which is damaged or of a newer version: %w", err)
 	}
 	v := l.State.Read()
 	hash, err := v.Hash()

@@ -62,6 +62,9 @@ func (c *Client) Upload(ctx context.Context, path string, header map[string]stri
 		}
 		req.ContentLength = size
 		req.Header.Set("Authorization", "Bearer "+c.token)
+		if c.reason != "" {
+			req.Header.Set("Edgefleet-Reason", c.reason)
+		}
 		for name, value := range header {
 			req.Header.Set(name, value)
 		}

@@ -80,6 +80,9 @@ func (a *app) approvalDecide(verb, short string) *cobra.Command {
 					}
 					return exitCode(fleet.ExitFailure)
 				}
+				if ap.State == fleet.ApprovalApproved {
+					return a.say("approval %s is approved; %s runs the command again with the same file, which carries it out", ap.ID, ap.Requester)
+				}
 				return a.say("approval %s is %s", ap.ID, ap.State)
 			})
 		},

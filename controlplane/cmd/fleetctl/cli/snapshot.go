@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -206,6 +207,10 @@ func (a *app) upload(ctx context.Context, s *session, f *os.File, signed fleet.S
 		"Content-Digest":      "sha-256=:" + base64.StdEncoding.EncodeToString(sum.Sum(nil)) + ":",
 		"Edgefleet-Statement": base64.StdEncoding.EncodeToString(statement),
 	}, f, size, &rec)
+	var held *client.Held
+	if errors.As(err, &held) {
+		a.note("when it is approved, run this command again with the same file, whose bytes were approved")
+	}
 	if err != nil {
 		return err
 	}

@@ -64,6 +64,8 @@ type member struct {
 	// hosts is nil on a member that orders no certificates.
 	hosts   *hosts.Loop
 	forward *http.Transport
+	// waits is forward for reads that wait.
+	waits *http.Transport
 	// backups is nil on a member that makes none.
 	backups *backup.Loop
 }
@@ -211,6 +213,10 @@ func (m *member) startConsensus(ctx context.Context) error {
 		TLSHandshakeTimeout: 3 * time.Second, ResponseHeaderTimeout: 15 * time.Second, MaxIdleConnsPerHost: 16,
 		DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
 	}
+	m.waits = m.forward.Clone()
+	m.waits.ResponseHeaderTimeout = 0
+	m.waits.DisableKeepAlives = true                                                                  // a connection that always has a read waiting would outlive its certificate
+	m.waits.HTTP2 = &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 5 * time.Second} // a member that is gone is noticed
 	m.parts.Start(ctx, "announce", m.announce)
 	m.parts.Start(ctx, "expulsion", m.expulsion)
 	return nil
@@ -254,7 +260,7 @@ func (m *member) startAPI(ctx context.Context, ln net.Listener) {
 	a := api.New(api.Options{
 		Member: m.c.Member, State: m.state, Consensus: m.raft, Keys: m.keys, Library: m.lib, Events: m.events, Audit: m.audit,
 		Report: m.nodes.Report, Checks: m.checks, PointsHere: m.pointsHere,
-		Callers: m.c.callerLimits(), Scratch: m.c.DataDir, Forward: m.forward, ClientCAs: m.trust.clientCAs, Telemetry: m.tel, Now: time.Now,
+		Callers: m.c.callerLimits(), Scratch: m.c.DataDir, Forward: m.forward, ForwardWaiting: m.waits, ClientCAs: m.trust.clientCAs, Telemetry: m.tel, Now: time.Now,
 		Recheck: m.recheck, Consul: m.consul.Consul != nil, Backups: m.backupStatus, Crash: m.crasher(), OwnStats: m.ownStats, Stats: m.stats,
 		Healthy: api.Healthy{LastContact: m.c.Autopilot.LastContact, MaxTrailing: uint64(m.c.Autopilot.MaxTrailing)}, //nolint:gosec // validated
 	})

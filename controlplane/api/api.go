@@ -76,6 +76,8 @@ type Options struct {
 	Recheck func(fleet.HostName)
 	// Forward reaches other members' APIs with this member's certificate.
 	Forward http.RoundTripper
+	// ForwardWaiting is Forward for reads that wait, whose answers may take minutes; Forward if nil.
+	ForwardWaiting http.RoundTripper
 	// ClientCAs verify nodes and members that connect with a certificate.
 	ClientCAs *x509.CertPool
 	// Crash kills this member's process; nil on one that takes no part in drills.
@@ -110,6 +112,7 @@ type API struct {
 	metrics metrics
 	limiter *limiter
 	callers *callers
+	waiting *waiting
 	tails   *tails
 	// sessions are the reads that end with their token, uses when tokens were used.
 	sessions *sessions
@@ -137,10 +140,13 @@ func New(o Options) *API {
 }
 
 func newAPI(o Options) *API {
+	if o.ForwardWaiting == nil {
+		o.ForwardWaiting = o.Forward
+	}
 	if o.Consensus != nil {
 		o.Consensus = watched{o.Consensus}
 	}
-	a := &API{o: o, mux: http.NewServeMux(), ops: map[string]operation{}, limiter: newLimiter(), callers: newCallers(o.Callers), metrics: newMetrics(o.Telemetry), tails: newTails(), sessions: newSessions(), uses: &uses{seen: map[fleet.TokenID]time.Time{}}, settleTimeout: settleTimeout, bodyTimeout: bodyTimeout}
+	a := &API{o: o, mux: http.NewServeMux(), ops: map[string]operation{}, limiter: newLimiter(), callers: newCallers(o.Callers), waiting: newWaiting(), metrics: newMetrics(o.Telemetry), tails: newTails(), sessions: newSessions(), uses: &uses{seen: map[fleet.TokenID]time.Time{}}, settleTimeout: settleTimeout, bodyTimeout: bodyTimeout}
 	a.huma = humago.New(a.mux, config())
 	for _, register := range []func(){
 		a.registerCluster, a.registerSnapshots, a.registerBackups, a.registerDrills, a.registerMembers, a.registerTenants, a.registerHosts, a.registerRules, a.registerNodes, a.registerLocks, a.registerEvents, a.registerEdge, a.registerAudit,
@@ -161,7 +167,7 @@ func (a *API) route(op operation, h http.HandlerFunc) {
 }
 
 // Server is the server of the API, which shows the certificate of source and asks for one of ClientCAs. Its Shutdown
-// ends streams of events at once.
+// ends streams of events and reads that wait at once.
 func (a *API) Server(source *mtls.Source) *http.Server {
 	s := &http.Server{
 		Handler: a, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, WriteTimeout: writeTimeout, MaxHeaderBytes: maxHeader,

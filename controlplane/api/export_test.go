@@ -73,3 +73,16 @@ func (c Callers) Known() int {
 	defer c.mu.Unlock()
 	return len(c.known)
 }
+
+// LimitWaiting changes how many reads may wait.
+func (a *API) LimitWaiting(all, each int) { a.waiting.maxAll, a.waiting.maxEach = all, each }
+
+// Waiting counts the reads that wait.
+func (a *API) Waiting() int {
+	a.waiting.mu.Lock()
+	defer a.waiting.mu.Unlock()
+	return a.waiting.all
+}
+
+// WaitsFor reports whether an operation can wait for a change.
+func WaitsFor(op string) bool { return waitsFor[op] != nil }

@@ -38,8 +38,12 @@ func (a *API) forward(w http.ResponseWriter, r *http.Request, to fleet.MemberID,
 		out = r.WithContext(ctx)
 	}
 	var failed error
+	transport, wait := a.o.Forward, waitOf(r.Context())
+	if wait != nil {
+		transport = a.o.ForwardWaiting
+	}
 	proxy := &httputil.ReverseProxy{
-		Transport: a.o.Forward,
+		Transport: transport,
 		ErrorLog:  slog.NewLogLogger(a.o.Telemetry.Logger.Handler(), slog.LevelDebug),
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = "https", m.API, m.API
@@ -48,6 +52,9 @@ func (a *API) forward(w http.ResponseWriter, r *http.Request, to fleet.MemberID,
 			p.Out.Header.Set(headerRequestID, c.requestID)
 			p.Out.Header.Set(headerTrace, traceparent(r.Context()))
 			p.Out.Header.Set(headerIdentity, c.identity())
+			if wait != nil {
+				p.Out.URL.RawQuery = wait.rest(p.Out.URL.Query())
+			}
 		},
 		FlushInterval: -1,
 		ModifyResponse: func(res *http.Response) error {

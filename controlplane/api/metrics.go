@@ -21,13 +21,16 @@ func newMetrics(t *observability.Telemetry) metrics {
 	return metrics{requests: t.Counter("edgefleet_api_requests_total"), seconds: t.Histogram("edgefleet_api_request_seconds")}
 }
 
-func (m metrics) observe(ctx context.Context, method string, status int, d time.Duration) {
+func (m metrics) observe(ctx context.Context, method string, status int, d time.Duration, waited bool) {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPatch, http.MethodDelete:
 	default:
 		method = "other" // a client may make up any number of methods
 	}
 	m.requests.Add(ctx, 1, metric.WithAttributes(attribute.String("method", method), attribute.String("status", strconv.Itoa(status))))
+	if waited {
+		return // as long as the caller said
+	}
 	m.seconds.Record(ctx, d.Seconds(), metric.WithAttributes(attribute.String("method", method)))
 }
 

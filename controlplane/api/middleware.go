@@ -87,7 +87,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, c *caller) error {
 	if op.scope != public && c.anonymous() {
 		return a.authorize(op, *c, "") // before a byte of the body is read
 	}
-	left, err := a.callers.enter(c.limitKey(), op.long, a.o.Now())
+	left, err := a.callers.enter(c.limitKey(), op.long || r.URL.Query().Has("index"), a.o.Now())
 	if err != nil {
 		return err
 	}
@@ -101,14 +101,14 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, c *caller) error {
 	trace.SpanFromContext(r.Context()).SetName(op.pattern())
 	ctx, leave := a.withSession(context.WithValue(r.Context(), callerKey{}, *c), r.Method, c)
 	defer leave()
-	r = r.WithContext(ctx)
+	r, waited, err := a.startWait(w, r.WithContext(ctx), op, c)
+	if err != nil {
+		return err
+	}
+	defer waited()
 	switch {
 	case local:
-		if err := a.own(w, r); err != nil {
-			return err
-		}
-		a.mux.ServeHTTP(w, r)
-		return nil
+		return a.show(w, r, op, func() error { return a.own(w, r) })
 	case op.place == leaderFirst:
 		return a.leaderFirst(w, r, *c, op, identified)
 	}
@@ -222,7 +222,7 @@ func (a *API) recovered(w *recorder, r *http.Request, c *caller, v any) {
 
 // finished counts and logs a request. The query and all headers stay out of the log.
 func (a *API) finished(r *http.Request, c *caller, status int, d time.Duration) {
-	a.metrics.observe(r.Context(), r.Method, status, d)
+	a.metrics.observe(r.Context(), r.Method, status, d, r.URL.Query().Has("index"))
 	a.o.Telemetry.Logger.DebugContext(r.Context(), "request", "request_id", c.requestID, "method", r.Method, "path", r.URL.Path,
 		"status", status, "duration", d, "source", c.source, "actor", c.name())
 }

@@ -216,6 +216,7 @@ func handle[I, O any](a *API, op operation, h func(ctx context.Context, in *I) (
 	})
 	a.describeCondition(op, reflect.TypeFor[O]())
 	a.describeOnce(op)
+	a.describeWait(op)
 }
 
 // guard refuses callers before their input is looked at.

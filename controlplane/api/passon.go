@@ -25,7 +25,11 @@ const (
 // on when the new leader is known: the caller sees no hand-over. Only what certainly was not proposed, and reads, are
 // tried again; a request whose outcome is unknown never is.
 func (a *API) answer(w http.ResponseWriter, r *http.Request, c *caller, op operation) error {
-	held, cancel := context.WithTimeout(r.Context(), leaderPatience)
+	patience := leaderPatience
+	if q := waitOf(r.Context()); q != nil {
+		patience += time.Until(q.until)
+	}
+	held, cancel := context.WithTimeout(r.Context(), patience)
 	defer cancel()
 	for pause := passPause; ; pause = min(2*pause, maxPassPause) {
 		err := a.answerOnce(w, r, c, op)
@@ -69,7 +73,7 @@ func (a *API) answerOnce(w http.ResponseWriter, r *http.Request, c *caller, op o
 		now := caller{requestID: c.requestID}
 		return a.rejected(&now, cmp.Or(a.identify(&now, r), error(errKnownNow)))
 	case r.Method == http.MethodGet:
-		return a.read(w, r)
+		return a.read(w, r, op)
 	}
 	if err := a.o.Consensus.Settled(r.Context()); err != nil {
 		return elsewhere(err)
@@ -89,17 +93,18 @@ func (a *API) answerOnce(w http.ResponseWriter, r *http.Request, c *caller, op o
 }
 
 // read answers a linearizable read; this member led a moment ago.
-func (a *API) read(w http.ResponseWriter, r *http.Request) error {
+func (a *API) read(w http.ResponseWriter, r *http.Request, op operation) error {
 	if err := current(r); err != nil {
 		return err
 	}
-	index, err := a.o.Consensus.ReadIndex(r.Context())
-	if err != nil {
-		return elsewhere(err)
-	}
-	w.Header().Set(headerIndex, itoa(index))
-	a.mux.ServeHTTP(w, r)
-	return nil
+	return a.show(w, r, op, func() error {
+		index, err := a.o.Consensus.ReadIndex(r.Context())
+		if err != nil {
+			return elsewhere(err)
+		}
+		w.Header().Set(headerIndex, itoa(index))
+		return nil
+	})
 }
 
 // leads returns nil if this member leads, and its state includes everything that was acknowledged before the call.

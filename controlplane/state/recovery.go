@@ -66,7 +66,7 @@ func (t *Tx) Stage(p StagedPart) { put(t, Staged, p) }
 func (t *Tx) Unstage() { t.clear(Staged) }
 
 func (t *Tx) clear(table Table) {
-	t.writes++
+	t.wrote(table)
 	if _, err := t.txn.DeleteAll(string(table), indexID); err != nil {
 		panic("state: clear " + string(table) + ": " + err.Error())
 	}

@@ -25,6 +25,7 @@ func (s *Store) Restore(r io.Reader) error {
 		return err
 	}
 	tx.Commit()
+	fresh.changes.base.Store(fresh.view(false).Index())
 	before := s.now.Load()
 	before.telling.Lock()
 	defer before.telling.Unlock()

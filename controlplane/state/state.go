@@ -28,6 +28,7 @@ type generation struct {
 	// telling is held while a change becomes visible and until every watch channel of it is closed: memdb shows a commit
 	// first and closes the channels then, one by one.
 	telling sync.RWMutex
+	changes *changes
 }
 
 // applied is the row that says up to which log index the state is.
@@ -49,7 +50,7 @@ func New() *Store {
 		panic(fmt.Sprintf("state: schema: %v", err)) // the schema is a constant of this package
 	}
 	s := &Store{}
-	s.now.Store(&generation{db: db, replaced: make(chan struct{})})
+	s.now.Store(&generation{db: db, replaced: make(chan struct{}), changes: newChanges()})
 	return s
 }
 
@@ -185,7 +186,8 @@ func schema() *memdb.DBSchema {
 // Tx is a write transaction, of one log entry or several. Everything read through it includes what it wrote.
 type Tx struct {
 	View
-	writes int
+	writes  int
+	written map[Table]bool
 }
 
 // Writes counts what was written or deleted so far.
@@ -195,6 +197,7 @@ func (t *Tx) Writes() int { return t.writes }
 func (t *Tx) Commit() {
 	t.of.telling.Lock()
 	defer t.of.telling.Unlock()
+	t.tell()
 	t.txn.Commit()
 }
 
@@ -205,14 +208,14 @@ func (t *Tx) Abort() { t.txn.Abort() }
 func (t *Tx) SetIndex(i uint64) { put(t, Applied, applied{ID: "applied", Index: i}) }
 
 func put[T any](t *Tx, table Table, v T) {
-	t.writes++
+	t.wrote(table)
 	if err := t.txn.Insert(string(table), &v); err != nil {
 		panic(fmt.Sprintf("state: insert into %s: %v", table, err)) // rows are validated before: a programmer's error
 	}
 }
 
 func del(t *Tx, table Table, index string, args ...any) {
-	t.writes++
+	t.wrote(table)
 	if _, err := t.txn.DeleteAll(string(table), index, args...); err != nil {
 		panic(fmt.Sprintf("state: delete from %s: %v", table, err))
 	}

@@ -126,7 +126,10 @@ func TestANewcomerBlocksNoWritesUntilItHasTheState(t *testing.T) {
 	c := startWith(t, 1, func(first *controlplane.Config) { first.Autopilot.Stabilization = time.Hour })
 	newcomer := newConfig(t, "m2", c.kek)
 	c.join(newcomer)
-	c.await("the newcomer is taken in", func() bool { return c.suffrage("m2") == "nonvoter" })
+	c.await("the newcomer is well", func() bool {
+		p, err := client.Get[client.Page[client.MemberStatus]](t.Context(), c.at(0), "/v1/cluster/members", nil)
+		return err == nil && len(p.Items) == 2 && p.Items[1].Suffrage == "nonvoter" && p.Items[1].Health != nil && p.Items[1].Health.Healthy
+	})
 	c.members[1].stop(t)
 	tenant(t, c.at(0), "while-it-is-away")
 	if s := c.suffrage("m2"); s != "nonvoter" {

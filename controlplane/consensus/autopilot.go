@@ -173,11 +173,14 @@ func (p *promoter) GetNodeTypes(_ *autopilot.Config, s *autopilot.State) map[raf
 	return types
 }
 
-// CalculatePromotionsAndDemotions implements autopilot.Promoter.
+// CalculatePromotionsAndDemotions implements autopilot.Promoter. Autopilot itself takes everybody for stable until it has run
+// for as long as a member must be well: just then, after a change of leader, a newcomer that was well for an instant would
+// get a vote, and block writes when it is gone the next.
 func (p *promoter) CalculatePromotionsAndDemotions(c *autopilot.Config, s *autopilot.State) autopilot.RaftChanges {
 	var changes autopilot.RaftChanges
 	for _, id := range p.StablePromoter.CalculatePromotionsAndDemotions(c, s).Promotions {
-		if s.Servers[id].Server.NodeType == autopilot.NodeVoter {
+		srv := s.Servers[id]
+		if srv.Server.NodeType == autopilot.NodeVoter && srv.Health.IsStable(time.Now(), c.ServerStabilizationTime) {
 			changes.Promotions = append(changes.Promotions, id)
 		}
 	}

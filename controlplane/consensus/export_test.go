@@ -22,8 +22,15 @@ func WithSegmentBytes(o Options, n int) Options {
 	return o
 }
 
+// LoopbackTransport is Raft's transport in memory, or something around it.
+type LoopbackTransport interface {
+	raft.Transport
+	raft.WithPreVote
+	raft.WithClose
+}
+
 // OpenInMemory starts a member without disk and network, which fits in a bubble of fake time.
-func OpenInMemory(o Options, transport *raft.InmemTransport) (*Node, error) {
+func OpenInMemory(o Options, transport LoopbackTransport) (*Node, error) {
 	o = o.withDefaults()
 	if err := o.validate(); err != nil {
 		return nil, err

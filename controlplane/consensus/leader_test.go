@@ -27,6 +27,12 @@ type bubble struct {
 // newBubble starts three members; the first begins the cluster and the others are added.
 func newBubble(t *testing.T) *bubble {
 	t.Helper()
+	return newBubbleWith(t, func(tr *raft.InmemTransport) consensus.LoopbackTransport { return tr })
+}
+
+// newBubbleWith puts wrap around the transport of each member.
+func newBubbleWith(t *testing.T, wrap func(*raft.InmemTransport) consensus.LoopbackTransport) *bubble {
+	t.Helper()
 	b := &bubble{}
 	for i := range 3 {
 		_, transport := raft.NewInmemTransport("")
@@ -34,7 +40,7 @@ func newBubble(t *testing.T) *bubble {
 		b.fsms = append(b.fsms, &list{})
 		n, err := consensus.OpenInMemory(consensus.Options{
 			Member: fleet.MemberID(fmt.Sprintf("m%d", i+1)), FSM: b.fsms[i], Telemetry: observability.Discard(),
-		}, transport)
+		}, wrap(transport))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -318,5 +324,62 @@ func TestAMemberThatWasCutOffDoesNotDeposeTheLeaderWhenItReturns(t *testing.T) {
 				t.Errorf("m%d is in term %d instead of %d, led by %q, and has %v", i+1, s.Term, before.Term, s.Leader, b.fsms[i].all())
 			}
 		}
+	})
+}
+
+// hung is a transport whose hand-overs wait until they may go on.
+type hung struct {
+	*raft.InmemTransport
+	on <-chan struct{}
+}
+
+// TimeoutNow implements raft.Transport.
+func (h hung) TimeoutNow(raft.ServerID, raft.ServerAddress, *raft.TimeoutNowRequest, *raft.TimeoutNowResponse) error {
+	<-h.on
+	return errors.New("nobody answered")
+}
+
+func TestALeaderThatRaftLeftInAHandOverIsNotKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		on, first := make(chan struct{}), true
+		b := newBubbleWith(t, func(tr *raft.InmemTransport) consensus.LoopbackTransport {
+			if first {
+				first = false
+				return hung{tr, on}
+			}
+			return tr
+		})
+		if err := b.nodes[0].TransferLeadership(t.Context(), "m2"); err == nil {
+			t.Fatal("a hand-over that nobody heard of succeeded")
+		}
+		b.partition(0)
+		settle()
+		b.reconnect(0)
+		settle()
+		led := make(chan error, 1)
+		go func() {
+			led <- b.nodes[0].RunLeader(t.Context(), func(context.Context) error {
+				t.Error("it leads, and can commit nothing")
+				return nil
+			})
+		}()
+		if err := b.nodes[b.leaders()[0]].TransferLeadership(t.Context(), "m1"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		select {
+		case err := <-led:
+			mustContain(t, err, "member m1 leads", "must start anew")
+			if errors.Is(err, fleet.ErrUnavailable) {
+				t.Errorf("this reads as if it had been closed: %v", err)
+			}
+		default:
+			t.Errorf("it is kept; leaders are %v", b.leaders())
+		}
+		close(on)
+		settle()
+		b.close(t)
+		synctest.Wait()
 	})
 }

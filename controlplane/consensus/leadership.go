@@ -15,6 +15,10 @@ import (
 // ErrLeadershipLost is the cause of the context that RunLeader gives to lead, once this member stops leading.
 var ErrLeadershipLost = errors.New("leadership lost")
 
+// stuckTransfer is how long Raft may refuse what a new leader proposes because of a hand-over that is long over: longer
+// than any request to another member takes.
+const stuckTransfer = 10 * time.Second
+
 // barrierRetry is the pause before a leader whose barrier failed tries again.
 const barrierRetry = 50 * time.Millisecond
 
@@ -98,6 +102,9 @@ func (n *Node) IsLeader() bool { return n.raft.State() == raft.Leader }
 //
 // lead may return early: nil means that it has nothing left to do for as long as this member leads; an error while
 // it still leads is returned. Several RunLeader may run at once. After Close, fleet.ErrUnavailable is returned.
+//
+// A hand-over that was interrupted can leave Raft (1.7.3) refusing everything once this member leads again, for ever:
+// the goroutine that hands over waits for one that has ended. Then an error is returned, and the process must start anew.
 func (n *Node) RunLeader(ctx context.Context, lead func(ctx context.Context) error) error {
 	for {
 		now, leading, changed := n.leadership.current()
@@ -140,8 +147,8 @@ func (n *Node) runTenure(ctx context.Context, t tenure, lead func(context.Contex
 	defer watch.Wait()
 	defer cancel(context.Canceled)
 
-	if !n.settle(run) {
-		return nil
+	if ok, err := n.settle(run); !ok || err != nil {
+		return err
 	}
 	if err := lead(run); err != nil && run.Err() == nil {
 		return fmt.Errorf("lead: %w", err)
@@ -149,16 +156,24 @@ func (n *Node) runTenure(ctx context.Context, t tenure, lead func(context.Contex
 	return nil
 }
 
-// settle waits until the state machine holds everything committed before this tenure; false means that it ended first.
-func (n *Node) settle(run context.Context) bool {
-	for {
+// settle waits until the state machine holds everything committed before this tenure; false means that it ended first,
+// an error that Raft is stuck.
+func (n *Node) settle(run context.Context) (bool, error) {
+	for start := time.Now(); ; {
 		err := n.Barrier(run)
-		if err == nil {
-			return run.Err() == nil
+		switch {
+		case err == nil:
+			return run.Err() == nil, nil
+		case run.Err() != nil:
+			return false, nil
+		case !errors.Is(err, fleet.ErrNotLeader) || !n.IsLeader():
+			start = time.Now() // it has another reason
+		case time.Since(start) > stuckTransfer:
+			return false, fmt.Errorf("member %s leads, and Raft has refused everything for %s because of an interrupted hand-over: the process must start anew", n.member, stuckTransfer)
 		}
 		select {
 		case <-run.Done():
-			return false
+			return false, nil
 		case <-time.After(barrierRetry):
 			n.log.DebugContext(run, "barrier of a new leader failed, trying again", "err", err)
 		}

@@ -175,7 +175,7 @@ func (w *worker) openSession() error {
 	})
 	var err error
 	w.session, err = session.New(session.Options{
-		Node: trust.Node, Group: trust.Group, Cluster: trust.Cluster, Boot: boot, Dir: o.Settings.SessionDir(),
+		Node: trust.Node, Group: trust.Group, Cluster: trust.Cluster, Boot: boot, Instance: o.Instance, Dir: o.Settings.SessionDir(),
 		Members: trust.Members, ControlPlane: o.Settings.ControlPlane,
 		Source: o.Identity.Source, MemberRoots: o.Identity.Members, APIRoots: o.Identity.API,
 		Store: w.store, Counters: w.proxy.Counters, Serving: w.serving.Load, OnAck: onAck,

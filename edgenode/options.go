@@ -19,6 +19,8 @@ type Options struct {
 	Admin net.Listener
 	// Boot names this worker's life: its events are numbered within it.
 	Boot string
+	// Instance names the supervisor's life; empty if it did not say.
+	Instance string
 	// Ready is called once, when requests are served.
 	Ready     func() error
 	Telemetry *observability.Telemetry

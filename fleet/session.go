@@ -84,8 +84,10 @@ type Endpoints struct {
 // Report is a node's heartbeat, with its ACKs and NACKs. It carries no request data.
 type Report struct {
 	Node NodeID `json:"node"`
-	// Boot names this life of the node: a random id made at supervisor start.
+	// Boot names this life of the worker.
 	Boot string `json:"boot"`
+	// Instance names this life of the supervisor: workers that follow each other have the same, two machines never.
+	Instance string `json:"instance,omitempty"`
 	// Sent is the node's clock.
 	Sent     time.Time    `json:"sent"`
 	Software string       `json:"software"`
@@ -108,8 +110,8 @@ func (r Report) Validate() error {
 	if err := ValidateID("node", r.Node); err != nil {
 		return err
 	}
-	if len(r.Boot) > maxReportText || len(r.Software) > maxReportText {
-		return NewError(ErrTooLarge, "report", "boot of %d and software of %d bytes; the limit is %d", len(r.Boot), len(r.Software), maxReportText)
+	if len(r.Boot) > maxReportText || len(r.Instance) > maxReportText || len(r.Software) > maxReportText {
+		return NewError(ErrTooLarge, "report", "boot of %d, instance of %d and software of %d bytes; the limit is %d", len(r.Boot), len(r.Instance), len(r.Software), maxReportText)
 	}
 	if len(r.Heads) > len(HeadKinds) {
 		return NewError(ErrTooLarge, "heads", "%d heads are reported; there are %d kinds", len(r.Heads), len(HeadKinds))

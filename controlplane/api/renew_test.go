@@ -60,8 +60,9 @@ const day = 24 * time.Hour
 func TestANodeThatWasAwayForDaysComesBackByItsKey(t *testing.T) {
 	f := open(t, 2)
 	cert := f.bound("n1", 1, time.Now().Add(-40*day))
-	if _, err := f.at(0, "", cert).http.Get("https://" + f.members[0].addr + "/v1/openapi.json"); err == nil {
+	if res, err := f.at(0, "", cert).http.Get("https://" + f.members[0].addr + "/v1/openapi.json"); err == nil {
 		t.Error("a connection with a certificate that ended")
+		_ = res.Body.Close()
 	}
 	for i := range f.members { // through the leader and through a follower
 		r, key := renewal(t, cert, "n1")
@@ -198,15 +199,14 @@ func TestNodesRenewWhileTheControlPlaneIsUpgraded(t *testing.T) {
 	older := f.members[1].record()
 	older.Format = 1
 	f.propose(command.MemberPut{Member: older})
-	stolen := cert
 	r, key := renewal(t, cert, "n1")
-	cert = renewed(t, f.at(0, "").call("POST", "/v1/edge/renew", r), key)
+	renewed(t, f.at(0, "").call("POST", "/v1/edge/renew", r), key)
 	entries := f.audit()
 	if e := entries[len(entries)-1]; e.Operation != "node_renew" {
 		t.Errorf("%+v", e)
 	}
 	f.at(0, "").call("POST", "/v1/edge/renew", r).want(200) // its answer was lost
-	r, _ = renewal(t, stolen, "n1")
+	r, _ = renewal(t, cert, "n1")
 	if got := f.at(0, "").call("POST", "/v1/edge/renew", r).want(503); !strings.Contains(got.Detail, "[m2] are upgraded") {
 		t.Errorf("got %s", got.body)
 	}

@@ -140,6 +140,20 @@ func TestANodeComesBackAfterDaysAndACopyOfItLocksBoth(t *testing.T) {
 	stop()
 	c.must("node", "unlock", "n1", "--reason", "the copy is gone")
 	await(t, "the original is answered again", func() bool { return connected(t, original.at(9180))(1) })
+
+	// Another copy, which has the last key too, is found long before it renews: both report.
+	if err := os.RemoveAll(filepath.Join(copied.dir, "data")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(filepath.Join(copied.dir, "data", "identity"), os.DirFS(filepath.Join(original.dir, "data", "identity"))); err != nil {
+		t.Fatal(err)
+	}
+	copied.start("")
+	await(t, "n1 is locked again", func() bool {
+		n := c.node("n1")
+		return n.Lock != nil && strings.Contains(n.Lock.Reason, "report at the same time")
+	})
+	await(t, "both are cut off", func() bool { return connected(t, original.at(9180))(0) && connected(t, copied.at(9180))(0) })
 }
 
 // poll asks one member, by HTTPS alone, with a node's identity; connect does so by NATS.

@@ -33,6 +33,9 @@ const (
 	firstFD  = 3
 )
 
+// instanceVariable names the supervisor's life.
+const instanceVariable = "EDGEFLEET_INSTANCE"
+
 // readyLine is what a worker writes when it accepts connections.
 const readyLine = "ready\n"
 
@@ -47,8 +50,8 @@ type Child struct {
 	ready, life *os.File
 }
 
-// Start starts cmd with the sockets and the two pipes. The caller waits for cmd and then calls Close.
-func Start(cmd *exec.Cmd, sockets []Socket) (*Child, error) {
+// Start starts cmd with the sockets, the two pipes, and the name of the supervisor's life. The caller waits for cmd and then calls Close.
+func Start(cmd *exec.Cmd, sockets []Socket, instance string) (*Child, error) {
 	readyR, readyW, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("make ready pipe: %w", err)
@@ -66,7 +69,7 @@ func Start(cmd *exec.Cmd, sockets []Socket) (*Child, error) {
 	if cmd.Env == nil {
 		cmd.Env = os.Environ()
 	}
-	cmd.Env = append(cmd.Env, variable+"="+strings.Join(names, ","))
+	cmd.Env = append(cmd.Env, variable+"="+strings.Join(names, ","), instanceVariable+"="+instance)
 	err = cmd.Start()
 	for _, s := range sockets {
 		// Passing a file sets its description to blocking, which workers share: a worker that runs already would hang in accept.
@@ -98,6 +101,8 @@ func (c *Child) Close() error { return errors.Join(c.ready.Close(), c.life.Close
 type Worker struct {
 	// Listeners are the inherited sockets by name.
 	Listeners map[string]net.Listener
+	// Instance names the supervisor's life.
+	Instance string
 
 	ready, life *os.File
 }
@@ -108,10 +113,10 @@ func Inherit() (*Worker, error) {
 	if !ok {
 		return nil, fleet.Invalid("supervisor", "edgenode is started by edgesupervisor, which passes it its sockets: run edgesupervisor")
 	}
-	if err := os.Unsetenv(variable); err != nil {
+	w := &Worker{Listeners: map[string]net.Listener{}, Instance: os.Getenv(instanceVariable)}
+	if err := errors.Join(os.Unsetenv(variable), os.Unsetenv(instanceVariable)); err != nil {
 		return nil, fmt.Errorf("inherit sockets: %w", err)
 	}
-	w := &Worker{Listeners: map[string]net.Listener{}}
 	fd := uintptr(firstFD)
 	for name := range strings.SplitSeq(names, ",") {
 		f := inherited(fd, name)

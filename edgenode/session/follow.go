@@ -153,7 +153,7 @@ func (s *Session) beat(ctx context.Context) {
 
 func (s *Session) report() fleet.Report {
 	return fleet.Report{
-		Node: s.options.Node, Boot: s.options.Boot, Sent: time.Now(), Software: observability.Version,
+		Node: s.options.Node, Boot: s.options.Boot, Instance: s.options.Instance, Sent: time.Now(), Software: observability.Version,
 		Serving: s.options.Serving(), Heads: s.options.Store.Reports(), Counters: s.counters(),
 	}
 }

@@ -38,8 +38,8 @@ type Options struct {
 	Node    fleet.NodeID
 	Group   fleet.GroupName
 	Cluster fleet.ClusterID
-	// Boot names this life of the worker.
-	Boot string
+	// Boot names this life of the worker, Instance that of its supervisor; the latter is optional.
+	Boot, Instance string
 	// Dir keeps the members' addresses as last learned.
 	Dir string
 	// Members are the addresses known from enrolment, ControlPlane further API addresses; both may be empty.

@@ -8,11 +8,13 @@ package supervise
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -67,7 +69,7 @@ func Run(ctx context.Context, o Options) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { renewals{options: o, id: id}.run(ctx); return nil })
 	g.Go(func() error {
-		w := workers{path: worker, args: []string{"run", "--config", o.ConfigPath}, sockets: sockets, drain: o.Settings.DrainTimeout, log: log}
+		w := workers{path: worker, args: []string{"run", "--config", o.ConfigPath}, sockets: sockets, drain: o.Settings.DrainTimeout, instance: strings.ToLower(rand.Text()), log: log}
 		w.run(ctx)
 		return nil
 	})

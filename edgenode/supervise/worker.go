@@ -28,7 +28,9 @@ type workers struct {
 	args    []string
 	sockets []handoff.Socket
 	drain   time.Duration
-	log     *slog.Logger
+	// instance names this life of the supervisor.
+	instance string
+	log      *slog.Logger
 }
 
 // run keeps a worker running until ctx ends and the last one has drained.
@@ -57,7 +59,7 @@ func (w workers) one(ctx context.Context) bool {
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	// Its own process group: Ctrl-C in a terminal reaches the supervisor, which ends the worker in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	child, err := handoff.Start(cmd, w.sockets)
+	child, err := handoff.Start(cmd, w.sockets, w.instance)
 	if err != nil {
 		w.log.ErrorContext(ctx, "worker not started", "worker", w.path, "err", err)
 		return false

@@ -1,5 +1,5 @@
 // Package nodes is the leader's loop that knows which nodes are alive: it folds their reports into the state in
-// batches and marks nodes down that have not been heard of.
+// batches, marks nodes down that have not been heard of, and locks those that two machines claim to be.
 //
 // Heartbeats themselves stay in memory and never reach the log: only what changed is committed. A new leader gives
 // every node a full reaping age before it calls one down, so that an election never withdraws nodes.
@@ -8,6 +8,7 @@ package nodes
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -27,7 +28,9 @@ type Options struct {
 	Fold time.Duration
 	// ReapAfter is the heartbeat age at which a node is down; default 15 s.
 	ReapAfter time.Duration
-	Now       func() time.Time
+	// Logger says which nodes are locked; none by default.
+	Logger *slog.Logger
+	Now    func() time.Time
 }
 
 const (
@@ -55,6 +58,9 @@ func New(o Options) *Loop {
 	if o.ReapAfter == 0 {
 		o.ReapAfter = 15 * time.Second
 	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	return &Loop{o: o, reports: make(chan fleet.Report, queue)}
 }
 
@@ -76,6 +82,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	started := l.o.Now()
 	seen := map[fleet.NodeID]time.Time{}
 	latest := map[fleet.NodeID]fleet.Report{}
+	watched, doubled := twins{}, []fleet.NodeID(nil)
 	tick := time.NewTicker(l.o.Fold)
 	defer tick.Stop()
 	for {
@@ -85,9 +92,17 @@ func (l *Loop) Run(ctx context.Context) error {
 		case r := <-l.reports:
 			seen[r.Node] = l.o.Now()
 			latest[r.Node] = r
+			if watched.see(r, l.o.Now()) {
+				delete(watched, r.Node) // whatever comes of it, it is watched anew
+				doubled = append(doubled, r.Node)
+			}
 		case <-tick.C:
 			cmd := l.fold(started, seen, latest)
 			clear(latest)
+			if err := l.lock(ctx, doubled); err != nil {
+				return err
+			}
+			doubled = nil
 			for part := range slices.Chunk(cmd.Reports, batch) {
 				if _, err := l.o.Proposer.Propose(ctx, leader.Header("nodes", l.o.Now()), command.NodesReport{Reports: part}); err != nil {
 					return fmt.Errorf("fold reports: %w", err)

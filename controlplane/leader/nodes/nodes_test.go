@@ -53,6 +53,9 @@ func (c *cluster) Propose(_ context.Context, h command.Header, b command.Body) (
 	if h.Name != "leader/nodes" || h.Party != fleet.Vendor || !h.Time.Equal(time.Now()) {
 		c.t.Errorf("header %+v", h)
 	}
+	if _, ok := b.(command.NodeLock); ok {
+		return c.answer(h, b)
+	}
 	body, ok := b.(command.NodesReport)
 	if !ok {
 		c.t.Fatalf("proposed %T", b)
@@ -65,6 +68,16 @@ func (c *cluster) Propose(_ context.Context, h command.Header, b command.Body) (
 
 func (c *cluster) apply(h command.Header, b command.Body) any {
 	c.t.Helper()
+	obj, err := c.answer(h, b)
+	if err != nil {
+		c.t.Fatalf("%s: %v", b.Type(), err)
+	}
+	return obj
+}
+
+// answer is what the state machine makes of a command.
+func (c *cluster) answer(h command.Header, b command.Body) (any, error) {
+	c.t.Helper()
 	entry, err := command.Encode(h, b)
 	if err != nil {
 		c.t.Fatal(err)
@@ -73,10 +86,13 @@ func (c *cluster) apply(h command.Header, b command.Body) any {
 	defer c.mu.Unlock()
 	c.index++
 	r, ok := c.machine.Apply(&raft.Log{Index: c.index, Data: entry}).(fsm.Result)
-	if !ok || r.Err != nil {
-		c.t.Fatalf("%s: %v", b.Type(), r.Err)
+	if !ok {
+		c.t.Fatalf("%s: no result", b.Type())
 	}
-	return r.Object
+	if r.Err != nil {
+		return nil, r.Err
+	}
+	return r.Object, nil
 }
 
 // newCluster has n nodes, n0 and up, that enrolled and have not reported.

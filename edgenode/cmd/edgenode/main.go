@@ -76,7 +76,7 @@ func run(ctx context.Context, path string) error {
 	}
 	err = edgenode.Run(ctx, edgenode.Options{
 		Settings: s, Identity: id, HTTPS: inherited.Listeners[handoff.HTTPS], HTTP: inherited.Listeners[handoff.HTTP],
-		Admin: inherited.Listeners[handoff.Admin], Boot: boot, Ready: inherited.Ready, Telemetry: tel,
+		Admin: inherited.Listeners[handoff.Admin], Boot: boot, Instance: inherited.Instance, Ready: inherited.Ready, Telemetry: tel,
 	})
 	last, done := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer done()

@@ -20,7 +20,7 @@ func TestEveryCommandOfTheRunbook(t *testing.T) {
 	t.Parallel()
 	l := &life{runbook: openRunbook(t), t: t}
 	for _, chapter := range []func(){
-		l.startAndStop, l.installed, l.edgeNodes, l.hostsAndRules, l.tokens, l.people, l.twoPeople, l.audit, l.damaged, l.restored, l.lostQuorum, l.everyMemberLost,
+		l.startAndStop, l.members, l.upgrade, l.installed, l.edgeNodes, l.hostsAndRules, l.tokens, l.people, l.twoPeople, l.audit, l.damaged, l.restored, l.lostQuorum, l.everyMemberLost,
 		l.consul,
 	} {
 		chapter()

@@ -136,6 +136,10 @@ func (r *reader) tries(command string, pairs ...string) result {
 		case part == "systemctl stop edgefleet-controlplane":
 			r.at.stop()
 			continue
+		case part == "systemctl restart edgefleet-controlplane":
+			r.at.stop()
+			r.at.launch()
+			continue
 		case strings.HasPrefix(part, "edgesupervisor run "):
 			r.edge.start(r.token)
 			continue

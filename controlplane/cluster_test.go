@@ -24,7 +24,7 @@ import (
 )
 
 // patience is how long a test waits for something that takes a fraction of it.
-const patience = 30 * time.Second
+const patience = 90 * time.Second
 
 // cluster is a control plane in this process: real Raft on disk, real TLS, real NATS, real DNS.
 type cluster struct {

@@ -16,9 +16,6 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
-// patience is how long a test waits for something that takes a fraction of it.
-const patience = 60 * time.Second
-
 // binaries is the directory of the programs under test.
 var binaries string
 

@@ -2,5 +2,11 @@
 
 package e2e_test
 
-// race says that the programs are built with the race detector, as this test is.
-const race = true
+import "time"
+
+const (
+	// race says that the programs are built with the race detector, as this test is.
+	race = true
+	// patience is how long a test waits for something that takes a fraction of it.
+	patience = 180 * time.Second
+)

@@ -224,8 +224,15 @@ func TestAPlaceIsCheckedWithoutShowingItsKeys(t *testing.T) {
 		}
 	}
 	for _, bad := range []backup.Place{
-		{}, {To: "file:///"}, {To: "file://host/x"}, {To: "/var/backups"}, {To: "s3://bucket", CredentialsFile: creds}, {To: "s3://bucket", Region: "x"},
-		{To: "http://s3.example.net/bucket", CredentialsFile: creds}, {To: "https://s3.example.net/", CredentialsFile: creds}, {To: "https://key:top-secret@s3.example.net/b", CredentialsFile: creds},
+		{},
+		{To: "file:///"},
+		{To: "file://host/x"},
+		{To: "/var/backups"},
+		{To: "s3://bucket", CredentialsFile: creds},
+		{To: "s3://bucket", Region: "x"},
+		{To: "http://s3.example.net/bucket", CredentialsFile: creds},
+		{To: "https://s3.example.net/", CredentialsFile: creds},
+		{To: "https://key:top-secret@s3.example.net/b", CredentialsFile: creds},
 	} {
 		err := bad.Validate()
 		if !errors.Is(err, fleet.ErrInvalid) || strings.Contains(err.Error(), "top-secret") {

@@ -148,9 +148,9 @@ func (l *Loop) step(ctx context.Context) (time.Duration, error) {
 // newest is the last backup that was made before now: one that a clock which was wrong dated into the future must not
 // keep others from being made.
 func newest(kept []fleet.Backup, now time.Time) *fleet.Backup {
-	for i := len(kept) - 1; i >= 0; i-- {
-		if kept[i].Time.Before(now.Add(fleet.MaxClockSkew)) {
-			return &kept[i]
+	for _, b := range slices.Backward(kept) {
+		if b.Time.Before(now.Add(fleet.MaxClockSkew)) {
+			return &b
 		}
 	}
 	return nil

@@ -34,7 +34,7 @@ type losses struct {
 }
 
 // plan says which members are killed, and refuses unless a majority that answers remains.
-func (a *app) plan(ctx context.Context, cmd *cobra.Command, c client.ClusterStatus, kind fleet.DrillKind, named []string) (*losses, error) {
+func (a *app) plan(ctx context.Context, c client.ClusterStatus, kind fleet.DrillKind, named []string) (*losses, error) {
 	if kind == fleet.DrillLeaderLoss {
 		if c.Leader == "" {
 			return nil, fleet.NewError(fleet.ErrUnavailable, "leader", "there is no leader to lose: see 'fleetctl cluster status'")
@@ -87,7 +87,7 @@ func (a *app) loseMembers(ctx context.Context, cmd *cobra.Command, s *session, k
 	if err != nil {
 		return fleet.Drill{}, err
 	}
-	l, err := a.plan(ctx, cmd, c, kind, named)
+	l, err := a.plan(ctx, c, kind, named)
 	if err != nil {
 		return fleet.Drill{}, err
 	}

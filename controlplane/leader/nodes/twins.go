@@ -14,7 +14,7 @@ import (
 
 const (
 	// returns is how often lives of one node must have come back after another took their place, over span at least and
-	// within twice of window, until that is taken for two machines. Once or twice, a message of one that ended is late.
+	// with no more than window between two, until that is taken for two machines. Once or twice, a message of one that ended is late.
 	returns = 4
 	span    = 10 * time.Second
 	window  = time.Minute

@@ -59,18 +59,18 @@ func TestOneMachineIsNotTakenForTwo(t *testing.T) {
 			lives(l, 20, "b")
 		},
 		"it restarts all the time": func(l *nodes.Loop) {
-			for i := range 200 {
+			for i := range 40 {
 				lives(l, 1, fmt.Sprint("life", i))
 			}
 		},
 		"it is restarted every few minutes, each time with a late message": func(l *nodes.Loop) {
-			for i := range 30 {
+			for i := range 6 {
 				lives(l, 1, fmt.Sprint("life", i+1), fmt.Sprint("life", i), fmt.Sprint("life", i+1))
-				lives(l, 30, fmt.Sprint("life", i+1))
+				lives(l, 20, fmt.Sprint("life", i+1))
 			}
 		},
-		"old and new worker report side by side": func(l *nodes.Loop) { lives(l, 50, "a", "a") },
-		"it does not say which life it is":       func(l *nodes.Loop) { lives(l, 50, "", "") },
+		"old and new worker report side by side": func(l *nodes.Loop) { lives(l, 20, "a", "a") },
+		"it does not say which life it is":       func(l *nodes.Loop) { lives(l, 20, "", "") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -158,23 +158,23 @@ func (l *life) tokens() {
 	owner := m.must("token", "create", "--operator", "--comment", "on call")
 	r.as = append(m.env(), "FLEETCTL_TOKEN="+owner)
 	r.does("fleetctl token rotate > token")
-	if fresh := r.file("token"); fresh == owner || m.fleetctlAs(fresh, "tenant", "list").code != fleet.ExitOK || m.fleetctlAs(owner, "tenant", "list").code != fleet.ExitDenied {
+	if fresh := r.kept(); fresh == owner || m.fleetctlAs(fresh, "tenant", "list").code != fleet.ExitOK || m.fleetctlAs(owner, "tenant", "list").code != fleet.ExitDenied {
 		l.t.Error("the old token was not replaced by the new one")
 	}
 	r.as = m.env()
 	old := tokenID(m.must("token", "create", "--operator", "--comment", "backup job"), m)
 	r.does(`fleetctl token create --operator --comment "backup job" --scope audit:read > token && fleetctl token revoke OLD`, "OLD", old)
-	job := r.file("token")
+	job := r.kept()
 	if m.fleetctlAs(job, "audit", "list").code != fleet.ExitOK || m.fleetctlAs(job, "tenant", "list").code != fleet.ExitDenied {
 		l.t.Error("the token of the backup job has another scope")
 	}
 	r.does("fleetctl token list --idle 90d")
 }
 
-// file is what a command wrote.
-func (r *reader) file(name string) string {
+// kept is what a command wrote to the file "token".
+func (r *reader) kept() string {
 	r.t.Helper()
-	return strings.TrimSpace(string(read(r.t, filepath.Join(r.dir, name))))
+	return strings.TrimSpace(string(read(r.t, filepath.Join(r.dir, "token"))))
 }
 
 // tokenID is the id of a token: the API lists it, the token itself shows it in its middle.
@@ -194,7 +194,7 @@ func (l *life) people() {
 	r := l.on("Let people in and out", m, m.env())
 	r.does("fleetctl user add alice --role administrator --email alice@example.net")
 	r.does("fleetctl token create --user alice > token")
-	first := r.file("token")
+	first := r.kept()
 	r.as = append(m.env(), "FLEETCTL_TOKEN="+first)
 	alice := r.does("fleetctl token rotate")
 	r.as = m.env()

@@ -15,7 +15,7 @@ func (l *life) members() {
 	r.says(r.does("fleetctl cluster members"), "m1", "m2", "m3")
 	r.does("fleetctl cluster add m4 > token")
 	r.at = m4
-	r.does("controlplane join --config /etc/edgefleet/controlplane.yaml --address FIRST:8440 --token TOKEN", "FIRST:8440", l.m1.at(8440), "TOKEN", r.file("token"))
+	r.does("controlplane join --config /etc/edgefleet/controlplane.yaml --address FIRST:8440 --token TOKEN", "FIRST:8440", l.m1.at(8440), "TOKEN", r.kept())
 	r.does("controlplane run --config /etc/edgefleet/controlplane.yaml")
 	l.voters(4)
 	r.does("fleetctl cluster transfer-leader")

@@ -47,8 +47,9 @@ race: build ## run every test under the race detector
 
 SEEDS ?= 200
 SEED ?= 1
-fault: ## break control planes: SEEDS=200 seeded histories from SEED=1 on
-	go test ./controlplane/faulttest -timeout 30m -seeds $(SEEDS) -damages $(SEEDS) -seed $(SEED)
+PROCESSES ?= 12
+fault: ## break control planes: SEEDS=200 seeded histories and damages, PROCESSES=12 of real processes, from SEED=1 on
+	go test ./controlplane/faulttest -timeout $$((30 + $(PROCESSES) / 4))m -seeds $(SEEDS) -damages $(SEEDS) -processes $(PROCESSES) -seed $(SEED)
 
 check: ## vet and lint (the tests look for drift in generated files)
 	go vet ./...

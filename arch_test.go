@@ -42,7 +42,7 @@ var arrows = map[string][]string{
 	"controlplane/dns":          {"fleet", "observability", "controlplane/state"},
 	"controlplane/events":       {"fleet", "observability"},
 	"controlplane/discovery":    {"fleet", "observability"},
-	"controlplane/faulttest":    {"fleet", "observability", "tls", "controlplane", "controlplane/command", "controlplane/state", "controlplane/fsm", "controlplane/consensus", "controlplane/keys", "controlplane/leader", "controlplane/client", "controlplane/blobs", "controlplane/audit", "controlplane/api"},
+	"controlplane/faulttest":    {"fleet", "observability", "tls", "controlplane", "controlplane/command", "controlplane/state", "controlplane/fsm", "controlplane/consensus", "controlplane/keys", "controlplane/leader", "controlplane/client", "controlplane/blobs", "controlplane/audit", "controlplane/api", "loadtest"},
 	"controlplane/api":          {"fleet", "observability", "tls", "controlplane/command", "controlplane/state", "controlplane/keys", "controlplane/backup", "controlplane/client", "controlplane/bus", "controlplane/blobs", "controlplane/dns", "controlplane/events", "controlplane/audit"},
 	"controlplane":              {"fleet", "observability", "rollout", "tls", "controlplane/command", "controlplane/state", "controlplane/fsm", "controlplane/consensus", "controlplane/keys", "controlplane/backup", "controlplane/leader", "controlplane/client", "controlplane/bus", "controlplane/blobs", "controlplane/dns", "controlplane/events", "controlplane/audit", "controlplane/discovery", "controlplane/api"},
 	"controlplane/cmd":          {"fleet", "observability", "controlplane", "controlplane/api"},

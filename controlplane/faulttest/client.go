@@ -103,9 +103,24 @@ func (h *History) Counts() (known, open int) {
 // objects is how many registers there are; the fewer, the more clients meet.
 const objects = 6
 
+// caller sends a client's request to a member; errNobody is a connection that was refused, with nothing sent.
+type caller interface {
+	call(ctx context.Context, rng *rand.Rand, to fleet.MemberID, token string, q request, body any) (answer, error)
+}
+
+// target is the control plane that clients ask.
+type target struct {
+	caller
+	ids      []fleet.MemberID
+	operator string
+	ledger   *Ledger
+	// prefix begins the names of objects: of histories on one control plane each has its own.
+	prefix string
+}
+
 // worker is one client: it asks one thing at a time, of any member.
 type worker struct {
-	cluster *Cluster
+	target
 	history *History
 	number  int
 	rng     *rand.Rand
@@ -115,6 +130,8 @@ type worker struct {
 	seen  map[string]fleet.Tenant
 	kit   enrolKit
 	gates *gates
+	// alone: it takes no gates.
+	alone bool
 }
 
 // enrolKit is what a machine shows when it enrols; making one is slow.
@@ -159,6 +176,8 @@ func (w *worker) run(ctx context.Context) {
 			w.create(limit)
 		case n < 90:
 			w.remove(limit)
+		case w.alone:
+			w.read(limit)
 		default:
 			w.take(limit)
 		}
@@ -167,16 +186,16 @@ func (w *worker) run(ctx context.Context) {
 	}
 }
 
-func (w *worker) object() string { return fmt.Sprintf("t%d", w.rng.IntN(objects)) }
+func (w *worker) object() string { return fmt.Sprintf("%st%d", w.prefix, w.rng.IntN(objects)) }
 
 // value is one that nobody else writes.
 func (w *worker) value() string {
 	w.made++
-	return fmt.Sprintf("c%d-%d.", w.number, w.made)
+	return fmt.Sprintf("%sc%d-%d.", w.prefix, w.number, w.made)
 }
 
 // member is the one that this client asks next.
-func (w *worker) member() fleet.MemberID { return w.cluster.ids[w.rng.IntN(len(w.cluster.ids))] }
+func (w *worker) member() fleet.MemberID { return w.ids[w.rng.IntN(len(w.ids))] }
 
 // without says whether the answer promises that the request had no effect, though it could not be served.
 func (a answer) without() bool {
@@ -229,7 +248,7 @@ func (w *worker) take(ctx context.Context) {
 	in := input{verb: take, object: fmt.Sprintf("gate %d", gate), value: id}
 	called := w.history.tick()
 	to := w.member()
-	a, err := w.cluster.call(ctx, w.rng, to, "", request{method: http.MethodPost, path: "/v1/edge/enrol"}, fleet.EnrolRequest{
+	a, err := w.call(ctx, w.rng, to, "", request{method: http.MethodPost, path: "/v1/edge/enrol"}, fleet.EnrolRequest{
 		Token: secret, Node: fleet.NodeID(id), CSR: w.kit.csr, HPKE: w.kit.hpke, Sent: time.Now(),
 		Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(w.number), byte(w.made >> 8), byte(w.made)})}, //nolint:gosec // small numbers
 	})
@@ -265,7 +284,7 @@ func (w *worker) gate(ctx context.Context) (secret string, number int, err error
 	if !fresh {
 		return secret, number, nil
 	}
-	a, err := w.cluster.call(ctx, w.rng, w.member(), w.cluster.operator, request{method: http.MethodPost, path: "/v1/join-tokens"}, client.JoinTokenCreate{Kind: fleet.JoinNode})
+	a, err := w.call(ctx, w.rng, w.member(), w.operator, request{method: http.MethodPost, path: "/v1/join-tokens"}, client.JoinTokenCreate{Kind: fleet.JoinNode})
 	if err != nil || a.status != http.StatusCreated {
 		return secret, number, err
 	}
@@ -273,7 +292,7 @@ func (w *worker) gate(ctx context.Context) (secret string, number int, err error
 	if err := json.Unmarshal(a.body, &made); err != nil {
 		return "", 0, err
 	}
-	w.cluster.Ledger.Acknowledged(Mutation{RequestID: a.requestID, Object: "join_token/" + string(made.ID), Mark: string(made.ID), Revision: made.Revision})
+	w.ledger.Acknowledged(Mutation{RequestID: a.requestID, Object: "join_token/" + string(made.ID), Mark: string(made.ID), Revision: made.Revision})
 	w.gates.mu.Lock()
 	defer w.gates.mu.Unlock()
 	w.gates.number++

@@ -25,22 +25,24 @@ import (
 // Solo is a member alone on a real disk, of which everything it acknowledged is in its ledger.
 type Solo struct {
 	Ledger *Ledger
+	id     fleet.MemberID
 	store  *state.Store
 	node   *consensus.Node
 	raft   api.Consensus
 }
 
-// OpenSolo opens the member whose log is in dir, and tells the ledger of each entry that it applies.
-func OpenSolo(dir string, l *Ledger) (*Solo, error) {
-	s := &Solo{Ledger: l, store: state.New()}
-	l.Restarted("m1")
+// OpenSolo opens the member whose log is in dir, cut off from all others, and tells the ledger of each entry that it
+// applies.
+func OpenSolo(id fleet.MemberID, dir string, l *Ledger) (*Solo, error) {
+	s := &Solo{Ledger: l, id: id, store: state.New()}
+	l.Restarted(id)
 	node, err := consensus.OpenOn(consensus.Options{
-		Dir: dir, Member: "m1", FSM: soloMachine{fsm.New(s.store), s}, Telemetry: observability.Discard(), TrailingLogs: 12,
-	}, consensus.Seams{Stream: NewNetwork(0).Join("m1")})
+		Dir: dir, Member: id, FSM: soloMachine{fsm.New(s.store), s}, Telemetry: observability.Discard(), TrailingLogs: 12,
+	}, consensus.Seams{Stream: NewNetwork(0).Join(id)})
 	if err != nil {
 		return nil, err
 	}
-	s.node, s.raft = node, controlplane.Consensus(node, "m1", nil)
+	s.node, s.raft = node, controlplane.Consensus(node, id, nil)
 	return s, nil
 }
 
@@ -52,7 +54,7 @@ type soloMachine struct {
 // Apply implements raft.FSM.
 func (m soloMachine) Apply(l *raft.Log) any {
 	out := m.FSM.Apply(l)
-	m.solo.Ledger.Applied("m1", m.solo.store.Read(), true)
+	m.solo.Ledger.Applied(m.solo.id, m.solo.store.Read(), false)
 	return out
 }
 
@@ -61,7 +63,7 @@ func (m soloMachine) Restore(rc io.ReadCloser) error {
 	if err := m.FSM.Restore(rc); err != nil {
 		return err
 	}
-	m.solo.Ledger.Applied("m1", m.solo.store.Read(), true)
+	m.solo.Ledger.Applied(m.solo.id, m.solo.store.Read(), true)
 	return nil
 }
 
@@ -85,7 +87,7 @@ func (s *Solo) Fill(ctx context.Context, record fleet.ClusterRecord, token fleet
 	if err := s.Lead(ctx); err != nil {
 		return err
 	}
-	if err := s.put(ctx, command.ClusterInit{Cluster: record, Member: memberRecord("m1"), Token: token}, "init"); err != nil {
+	if err := s.put(ctx, command.ClusterInit{Cluster: record, Member: memberRecord(s.id), Token: token}, "init"); err != nil {
 		return err
 	}
 	for i := range 60 {
@@ -112,7 +114,7 @@ func (s *Solo) put(ctx context.Context, b command.Body, request string) error {
 }
 
 // Standing is how the member stands.
-func (s *Solo) Standing() Standing { return Standing{Member: "m1", View: s.store.Read()} }
+func (s *Solo) Standing() Standing { return Standing{Member: s.id, View: s.store.Read()} }
 
 // Close stops the member.
 func (s *Solo) Close(ctx context.Context) error { return s.node.Crash(ctx) }

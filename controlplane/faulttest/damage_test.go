@@ -69,7 +69,7 @@ func fill(t *testing.T, dir string, l *faulttest.Ledger) {
 		t.Fatal(err)
 	}
 	token, _ := api.NewToken(fleet.Token{Role: fleet.RoleOperator})
-	s, err := faulttest.OpenSolo(dir, l)
+	s, err := faulttest.OpenSolo("m1", dir, l)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func fill(t *testing.T, dir string, l *faulttest.Ledger) {
 // reopen reports whether the directory was refused.
 func reopen(t *testing.T, dir string, l *faulttest.Ledger) bool {
 	t.Helper()
-	s, err := faulttest.OpenSolo(dir, l)
+	s, err := faulttest.OpenSolo("m1", dir, l)
 	if err != nil {
 		if !errors.Is(err, fleet.ErrCorrupt) {
 			t.Errorf("refused, but not as corrupt: %v", err)

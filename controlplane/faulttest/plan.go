@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -193,7 +192,7 @@ func (c *Cluster) inflict(ctx context.Context, s Step, victim *member) {
 			c.revive(c.members[c.ids[i]])
 		}
 	case Pause, Isolate, Split, Deaf, Mute, Flap, FlapDeaf, FlapMute, SlowNet:
-		c.part(ctx, s, victim.id)
+		c.Net.part(ctx, c.ids, s, victim.id)
 	case SlowDisk:
 		victim.disk.Slow(s.By)
 		hold()
@@ -242,45 +241,6 @@ func (c *Cluster) readmit(ctx context.Context, id fleet.MemberID) {
 	}
 }
 
-// part breaks the network around the victim, and heals it.
-func (c *Cluster) part(ctx context.Context, s Step, victim fleet.MemberID) {
-	near := []fleet.MemberID{victim}
-	if s.Fault == Split {
-		for _, i := range s.Order {
-			if id := c.ids[i]; id != victim && len(near) < (len(c.ids)-1)/2 {
-				near = append(near, id)
-			}
-		}
-	}
-	set := func(out, in Way) {
-		for _, a := range near {
-			for _, b := range c.ids {
-				if !slices.Contains(near, b) {
-					c.Net.Set(a, b, out)
-					c.Net.Set(b, a, in)
-				}
-			}
-		}
-	}
-	open, stalled := c.Net.base, Way{Stalled: true}
-	if flaps, ok := map[Fault][2]Way{Flap: {stalled, stalled}, FlapDeaf: {open, stalled}, FlapMute: {stalled, open}}[s.Fault]; ok {
-		for left := s.For; left > 0 && ctx.Err() == nil; left -= 400 * time.Millisecond {
-			set(flaps[0], flaps[1])
-			_ = sleep(ctx, 300*time.Millisecond)
-			set(open, open)
-			_ = sleep(ctx, 100*time.Millisecond)
-		}
-		return
-	}
-	ways := map[Fault][2]Way{
-		Pause: {stalled, stalled}, Split: {stalled, stalled}, Deaf: {open, stalled}, Mute: {stalled, open},
-		Isolate: {{Refused: true}, {Refused: true}}, SlowNet: {{Delay: s.By}, {Delay: s.By}},
-	}[s.Fault]
-	set(ways[0], ways[1])
-	_ = sleep(ctx, s.For)
-	set(open, open)
-}
-
 // Run carries out the plan with clients at work, and returns what they saw.
 func (p Plan) Run(c *Cluster) (*History, error) {
 	h := &History{}
@@ -294,7 +254,7 @@ func (p Plan) Run(c *Cluster) (*History, error) {
 	shared := &gates{}
 	for i := range p.Clients {
 		w := &worker{
-			cluster: c, history: h, number: i, kit: kit, gates: shared, seen: map[string]fleet.Tenant{},
+			target: target{c, c.ids, c.operator, c.Ledger, ""}, history: h, number: i, kit: kit, gates: shared, seen: map[string]fleet.Tenant{},
 			rng: rand.New(rand.NewPCG(p.Seed, uint64(100+i))), //nolint:gosec // a workload
 		}
 		all.Go(func() { w.run(ctx) })

@@ -28,7 +28,7 @@ type request struct {
 func (w *worker) ask(ctx context.Context, in input, r request, body any, told map[int]outcome) {
 	if in.verb != read {
 		w.keys++
-		r.key = fmt.Sprintf("key-%d-%d", w.number, w.keys)
+		r.key = fmt.Sprintf("%skey-%d-%d", w.prefix, w.number, w.keys)
 	}
 	called := w.history.tick()
 	a, out, err := w.attempt(ctx, r, body, told)
@@ -65,7 +65,7 @@ func (w *worker) attempt(ctx context.Context, r request, body any, told map[int]
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(500+w.rng.IntN(4500))*time.Millisecond)
 	defer cancel()
 	to := w.member()
-	a, err := w.cluster.call(ctx, w.rng, to, w.cluster.operator, r, body)
+	a, err := w.call(ctx, w.rng, to, w.operator, r, body)
 	switch {
 	case err != nil:
 		return a, output{outcome: unknown}, err
@@ -87,7 +87,7 @@ func (w *worker) replay(ctx context.Context, in input, r request, body any, firs
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	to := w.member()
-	a, err := w.cluster.call(ctx, w.rng, to, w.cluster.operator, r, body)
+	a, err := w.call(ctx, w.rng, to, w.operator, r, body)
 	if err != nil || a.status > http.StatusInternalServerError {
 		return
 	}
@@ -108,7 +108,7 @@ func (w *worker) tell(in input, out output, a answer, revision uint64) {
 	if in.verb == take {
 		m.Object = "node/" + in.value
 	}
-	l := w.cluster.Ledger
+	l := w.ledger
 	note, ok := map[outcome]func(Mutation){done: l.Acknowledged, unknown: l.Unknown}[out.outcome]
 	if !ok {
 		note = l.Refused

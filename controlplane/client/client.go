@@ -16,8 +16,10 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/edgefleet/edgefleet/fleet"
@@ -190,13 +192,26 @@ func (c *Client) sendTo(ctx context.Context, h *http.Client, addr string, r requ
 	if r.body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	return h.Do(req)
+	var connected atomic.Bool
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }}
+	res, err := h.Do(req.WithContext(httptrace.WithClientTrace(ctx, trace)))
+	if err != nil && connected.Load() {
+		err = connectedError{err}
+	}
+	return res, err
 }
+
+// connectedError is an error of a request that had a connection, and so may have been sent, whatever came after it: the
+// transport sends a request with an idempotency key again by itself when the connection breaks, and may find nobody then.
+type connectedError struct{ error }
+
+// Unwrap gives the error itself.
+func (e connectedError) Unwrap() error { return e.error }
 
 // notSent reports whether the request certainly did not reach the API, so that another member may get it.
 func notSent(err error) bool {
 	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial"
+	return errors.As(err, &op) && op.Op == "dial" && !errors.As(err, new(connectedError))
 }
 
 func unreachable(ctx context.Context, addrs []string, err error) error {

@@ -158,7 +158,7 @@ func (c *Cluster) carryOut(ctx context.Context, steps []Step) {
 func (c *Cluster) inflict(ctx context.Context, s Step, victim *member) {
 	hold := func() { _ = sleep(ctx, s.For) }
 	p := victim.running()
-	switch s.Fault {
+	switch s.Fault { //nolint:exhaustive // real processes have faults of their own
 	case Crash:
 		victim.down((*process).stop)
 		hold()

@@ -12,10 +12,12 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -33,7 +35,7 @@ const (
 const diskMegabytes = 160
 
 // realPatience is how long real members may take to be whole again, on a machine with other work.
-const realPatience = 20*time.Second
+const realPatience = time.Minute
 
 // Processes is a control plane of real processes, made to be broken: they reach each other through proxies only.
 type Processes struct {
@@ -375,8 +377,10 @@ func (p *Processes) call(ctx context.Context, _ *rand.Rand, to fleet.MemberID, t
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
-	res, err := p.http.Do(r)
-	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "dial" {
+	var connected atomic.Bool // the transport repeats requests with an idempotency key by itself
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }}
+	res, err := p.http.Do(r.WithContext(httptrace.WithClientTrace(ctx, trace)))
+	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "dial" && !connected.Load() {
 		return answer{}, errNobody
 	}
 	if err != nil {

@@ -114,7 +114,7 @@ func (p *Processes) leader(ctx context.Context, otherwise *realMember) *realMemb
 func (p *Processes) inflict(ctx context.Context, s Step, m *realMember) error {
 	whatever := context.WithoutCancel(ctx)
 	hold := func() { _ = sleep(ctx, s.For) }
-	switch s.Fault {
+	switch s.Fault { //nolint:exhaustive // real processes have faults of their own
 	case Crash:
 		p.down(m)
 		hold()

@@ -136,6 +136,7 @@ func New(o Options) *API {
 		w.Header().Set("Content-Type", "application/openapi+json")
 		_, _ = w.Write(b) // a client that went away
 	})
+	a.registerDocs(sync.OnceValues(a.docs))
 	return a
 }
 

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
@@ -9,6 +10,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -35,7 +37,7 @@ func (a *API) registerAudit() {
 
 // AuditQuery selects audit entries.
 type AuditQuery struct {
-	After     uint64    `query:"after" doc:"sequence number after which the page starts, or with newest before which it does; next of the page before"`
+	Cursor    string    `query:"cursor" maxLength:"20" pattern:"^[0-9]*$" doc:"where the page starts: next of the page before; it is the sequence number of the last entry there"`
 	Newest    bool      `query:"newest" doc:"newest first"`
 	Tenant    string    `query:"tenant" maxLength:"63" doc:"only entries of this tenant"`
 	Actor     string    `query:"actor" maxLength:"128" doc:"only what this actor did, such as token/tok-1"`
@@ -49,11 +51,14 @@ type AuditQuery struct {
 }
 
 func (a *API) auditList(ctx context.Context, in *AuditQuery) (*Body[client.Page[fleet.AuditEntry]], error) {
+	after, err := strconv.ParseUint(cmp.Or(in.Cursor, "0"), 10, 64)
+	if err != nil {
+		return nil, fleet.Invalid("query.cursor", "%q is not a cursor of this list: use next of the page before, or the number of an entry", in.Cursor)
+	}
 	q := audit.Query{
 		Actor: in.Actor, Operation: in.Operation, Object: in.Object, RequestID: in.RequestID, Since: in.Since, Until: in.Until,
-		After: in.After, Newest: in.Newest, Limit: in.Limit,
+		After: after, Newest: in.Newest, Limit: in.Limit,
 	}
-	var err error
 	if q.Tenant, err = auditTenant(ctx, in.Tenant); err != nil {
 		return nil, err
 	}

@@ -277,13 +277,13 @@ func TestTheAuditLogIsPaged(t *testing.T) {
 			if p.Next == "" {
 				break
 			}
-			path = "/v1/audit?limit=2&after=" + p.Next
+			path = "/v1/audit?limit=2&cursor=" + p.Next
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%q: %s", who, diff)
 		}
 	}
-	for _, query := range []string{"limit=101", "after=-1", "after=x", "cursor=1"} {
+	for _, query := range []string{"limit=101", "cursor=-1", "cursor=x", "after=1", "cursor=99999999999999999999"} {
 		f.at(0, red).call("GET", "/v1/audit?"+query, nil).want(422)
 	}
 	f.at(0, red).call("GET", "/v1/audit?tenant=blue", nil).want(404)

@@ -35,15 +35,6 @@ func Key(key string) Option { return header(headerKey, key) }
 // Unrepeatable is for a change that the API cannot remember by a key: when its outcome is unknown, it is not sent again.
 func Unrepeatable() Option { return func(r *request) { r.unrepeatable = true } }
 
-// Reason says why, for the audit log; empty says nothing.
-func Reason(why string) Option {
-	return func(r *request) {
-		if why != "" {
-			r.header.Set("Edgefleet-Reason", why)
-		}
-	}
-}
-
 func header(name, value string) Option {
 	return func(r *request) { r.header.Set(name, value) }
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/edgefleet/edgefleet/controlplane/client"
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
@@ -72,6 +73,10 @@ func (a *app) approvalDecide(verb, short string) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			var opts []client.Option
+			if verb == "approve" { // which carries out a request that no key of this one stands for
+				opts = append(opts, client.Unrepeatable())
+			}
 			return call(cmd.Context(), a, s, http.MethodPost, apiPath("approvals", args[0], verb), nil, func(ap fleet.Approval) error {
 				if ap.State == fleet.ApprovalFailed {
 					a.note("it was approved and failed: %s", ap.Detail)
@@ -84,7 +89,7 @@ func (a *app) approvalDecide(verb, short string) *cobra.Command {
 					return a.say("approval %s is approved; %s runs the command again with the same file, which carries it out", ap.ID, ap.Requester)
 				}
 				return a.say("approval %s is %s", ap.ID, ap.State)
-			})
+			}, opts...)
 		},
 	}
 }

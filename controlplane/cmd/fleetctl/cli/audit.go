@@ -61,7 +61,7 @@ func (a *app) auditList() *cobra.Command {
 			q.Set(name, t.UTC().Format(time.RFC3339))
 		}
 		if *after > 0 {
-			q.Set("after", strconv.FormatUint(*after, 10))
+			q.Set("cursor", strconv.FormatUint(*after, 10))
 		}
 		n, err := limitOf(cmd, *limit, *all)
 		if err != nil {
@@ -72,7 +72,7 @@ func (a *app) auditList() *cobra.Command {
 			return err
 		}
 		set(q, "tenant", a.flags.tenant)
-		l := listing{path: apiPath("audit"), query: q, cursor: "after", limit: n}
+		l := listing{path: apiPath("audit"), query: q, cursor: "cursor", limit: n}
 		switch {
 		case *follow && *newest:
 			return usagef(cmd, "give --follow or --newest, not both")
@@ -111,7 +111,7 @@ func (a *app) auditFollow(ctx context.Context, s *session, l listing, after uint
 	}
 	l.limit = 0
 	for {
-		l.query.Set("after", strconv.FormatUint(after, 10))
+		l.query.Set("cursor", strconv.FormatUint(after, 10))
 		err := l.each(ctx, s, func(items []json.RawMessage) error {
 			for _, item := range items {
 				var e fleet.AuditEntry

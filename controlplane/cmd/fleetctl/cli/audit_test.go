@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/json"
@@ -11,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/fleet/audit"
@@ -206,6 +209,26 @@ func TestAuditListSelects(t *testing.T) {
 	code, stderr := run(t.Context(), t, startAPI(t, routes), &out, "--tenant", "acme", "audit", "list", "--newest", "-n", "7", "--actor", "token/tok-1", "--object", "host/a", "--operation", "host_put", "--request-id", "r1", "--until", "2026-11-21T00:00:00Z")
 	if code != 0 || !strings.Contains(out.String(), "host/a") {
 		t.Errorf("exit code %d: %s %s", code, out.String(), stderr)
+	}
+}
+
+func TestAuditListFollowsFromTheNewestEntryUntilAnInterrupt(t *testing.T) {
+	entry := func(seq int, object string) string {
+		return fmt.Sprintf(`{"seq":%d,"time":"2026-11-21T11:00:00Z","name":"token/tok-1","party":"vendor","operation":"host_put","object":"host/%s"}`, seq, object)
+	}
+	routes := "> GET /v1/audit?limit=1&newest=true\n< 200\n{\"items\":[" + entry(3, "old") + "]}\n" +
+		"> GET /v1/audit?cursor=3&limit=100\n< 200\n{\"items\":[" + entry(4, "a") + "],\"next\":\"4\"}\n" +
+		"> GET /v1/audit?cursor=4&limit=100\n< 200\n{\"items\":[" + entry(5, "b") + "]}\n" +
+		"> GET /v1/audit?cursor=5&limit=100\n< 200\n{\"items\":[" + entry(6, "c") + "]}\n"
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out := &lines{want: 3, full: cancel}
+	code, stderr := run(ctx, t, startAPI(t, routes), out, "audit", "list", "--follow", "-o", "json")
+	if code != fleet.ExitInterrupted {
+		t.Errorf("exit code %d, %s", code, stderr)
+	}
+	if diff := cmp.Diff(entry(4, "a")+"\n"+entry(5, "b")+"\n"+entry(6, "c")+"\n", out.String()); diff != "" {
+		t.Error(diff)
 	}
 }
 

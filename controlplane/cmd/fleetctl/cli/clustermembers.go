@@ -20,7 +20,6 @@ func (a *app) clusterTransferLeader() *cobra.Command {
 	}
 	in := client.LeaderTransfer{}
 	cmd.Flags().StringVar((*string)(&in.To), "to", "", "the voter that is to lead; default: the one that is furthest")
-	reasonFlag(cmd, &in.Reason)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		s, err := a.session()
 		if err != nil {
@@ -34,11 +33,6 @@ func (a *app) clusterTransferLeader() *cobra.Command {
 		}, client.Unrepeatable())
 	}
 	return cmd
-}
-
-// reasonFlag adds --reason, which the audit log keeps.
-func reasonFlag(cmd *cobra.Command, reason *string) {
-	cmd.Flags().StringVar(reason, "reason", "", "why, for the audit log")
 }
 
 func (a *app) clusterMembers() *cobra.Command {

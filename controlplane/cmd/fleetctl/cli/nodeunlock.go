@@ -5,7 +5,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/edgefleet/edgefleet/controlplane/client"
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
@@ -18,14 +17,12 @@ func (a *app) nodeUnlock() *cobra.Command {
 			"enrol the right one anew.",
 		Example: "  fleetctl node unlock n1 --reason 'the copy in rack 7 is off and wiped'",
 	}
-	var reason string
-	reasonFlag(cmd, &reason)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		s, err := a.session()
 		if err != nil {
 			return err
 		}
-		raw, err := s.Raw(cmd.Context(), http.MethodPost, apiPath("nodes", args[0], "unlock"), nil, nil, client.Reason(reason))
+		raw, err := s.Raw(cmd.Context(), http.MethodPost, apiPath("nodes", args[0], "unlock"), nil, nil)
 		if err != nil {
 			return err
 		}

@@ -66,10 +66,8 @@ func (a *app) roleCreate() *cobra.Command {
 		Example: "  fleetctl role create responder --permission events:read --permission rules:write",
 	}
 	var in client.RoleCreate
-	var reason string
 	permissions := permissionsFlag(cmd, "permission", "permission that the role gives; may be repeated")
 	cmd.Flags().StringVar(&in.Comment, "comment", "", "what the role is for")
-	reasonFlag(cmd, &reason)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		in.Name, in.Permissions = fleet.RoleName(args[0]), permissions()
 		if len(in.Permissions) == 0 {
@@ -79,7 +77,7 @@ func (a *app) roleCreate() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		raw, err := s.Raw(cmd.Context(), http.MethodPost, path, nil, in, client.Reason(reason))
+		raw, err := s.Raw(cmd.Context(), http.MethodPost, path, nil, in)
 		if err != nil {
 			return err
 		}
@@ -144,10 +142,8 @@ administrators' permissions, changing this policy) wait until another person app
 administrators, and takes two to switch off again.`,
 		Example: "  fleetctl access set --four-eyes --reason 'two administrators from today'\n  fleetctl access set --max-token-days 30",
 	}
-	var reason string
 	four := cmd.Flags().Bool("four-eyes", false, "risky acts wait for a second person; --four-eyes=false ends it")
 	days := cmd.Flags().Int("max-token-days", 0, "longest life of a person's token, in days")
-	reasonFlag(cmd, &reason)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var in client.AccessUpdate
 		if cmd.Flags().Changed("four-eyes") {
@@ -163,7 +159,7 @@ administrators, and takes two to switch off again.`,
 		if err != nil {
 			return err
 		}
-		raw, err := s.Raw(cmd.Context(), http.MethodPatch, apiPath("access"), nil, in, client.IfMatchAny(), client.Reason(reason))
+		raw, err := s.Raw(cmd.Context(), http.MethodPatch, apiPath("access"), nil, in, client.IfMatchAny())
 		if err != nil {
 			return err
 		}

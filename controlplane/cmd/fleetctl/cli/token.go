@@ -131,7 +131,7 @@ func (a *app) tokenRotate() *cobra.Command {
 		return call(cmd.Context(), a, s, http.MethodPost, apiPath("whoami", "rotate"), in, func(t client.TokenCreated) error {
 			a.note("token %s takes the old one's place; it is shown this one time", t.ID)
 			return a.say("%s", t.Secret)
-		})
+		}, client.Unrepeatable()) // the answer has a secret, and the token that a repetition would come with has ended
 	}
 	return cmd
 }

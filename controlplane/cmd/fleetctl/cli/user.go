@@ -32,18 +32,16 @@ func (a *app) userAdd() *cobra.Command {
 		Example: "  fleetctl user add alice --role administrator --email alice@example.net\n  fleetctl user add carol --tenant acme --role analyst",
 	}
 	in := client.UserCreate{}
-	var reason string
 	roles := rolesFlag(cmd)
 	cmd.Flags().StringVar(&in.Name, "name", "", "full name, for people")
 	cmd.Flags().StringVar(&in.Email, "email", "", "e-mail address")
-	reasonFlag(cmd, &reason)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		in.ID, in.Roles = args[0], roleNames(*roles)
 		path, s, err := a.scoped(cmd, "users")
 		if err != nil {
 			return err
 		}
-		raw, err := s.Raw(cmd.Context(), http.MethodPost, path, nil, in, client.Reason(reason))
+		raw, err := s.Raw(cmd.Context(), http.MethodPost, path, nil, in)
 		if err != nil {
 			return err
 		}
@@ -168,8 +166,6 @@ func (a *app) userSetRoles() *cobra.Command {
 		Example: "  fleetctl user set-roles alice --role analyst --role deploy",
 	}
 	roles := rolesFlag(cmd)
-	var reason string
-	reasonFlag(cmd, &reason)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(*roles) == 0 {
 			return usagef(cmd, "--role is missing: to take all access away, use 'fleetctl user disable %s'", args[0])
@@ -181,7 +177,7 @@ func (a *app) userSetRoles() *cobra.Command {
 		names := roleNames(*roles)
 		return change(cmd.Context(), a, s, path, func(fleet.User) any { return client.UserUpdate{Roles: &names} }, func(u fleet.User) error {
 			return a.say("user %s has the roles %s", u.ID, join(u.Spec.Roles))
-		}, client.Reason(reason))
+		})
 	}
 	return cmd
 }
@@ -203,14 +199,12 @@ func (a *app) userEnable() *cobra.Command {
 }
 
 func (a *app) switchUser(cmd *cobra.Command, verb, done string) *cobra.Command {
-	var reason string
-	reasonFlag(cmd, &reason)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		path, s, err := a.scoped(cmd, "users", args[0], verb)
 		if err != nil {
 			return err
 		}
-		raw, err := s.Raw(cmd.Context(), http.MethodPost, path, nil, nil, client.Reason(reason))
+		raw, err := s.Raw(cmd.Context(), http.MethodPost, path, nil, nil)
 		if err != nil {
 			return err
 		}
@@ -235,8 +229,6 @@ func (a *app) userDelete() *cobra.Command {
 		Use: "delete NAME", Short: "Delete a user with all tokens", Example: "  fleetctl user delete alice --yes", Args: exact("NAME"),
 	}
 	yes := yesFlag(cmd)
-	var reason string
-	reasonFlag(cmd, &reason)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := a.confirm(cmd, *yes, "deleting user", args[0]); err != nil {
 			return err
@@ -245,7 +237,7 @@ func (a *app) userDelete() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		raw, err := s.Raw(cmd.Context(), http.MethodDelete, path, nil, nil, client.Reason(reason))
+		raw, err := s.Raw(cmd.Context(), http.MethodDelete, path, nil, nil)
 		if err != nil {
 			return err
 		}

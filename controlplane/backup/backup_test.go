@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -255,11 +256,11 @@ func TestAPlaceIsCheckedWithoutShowingItsKeys(t *testing.T) {
 // flaky fails while away.
 type flaky struct {
 	backup.Target
-	away bool
+	away atomic.Bool
 }
 
 func (f *flaky) List(ctx context.Context) ([]string, error) {
-	if f.away {
+	if f.away.Load() {
 		return nil, errors.New("no route to the bucket")
 	}
 	return f.Target.List(ctx)
@@ -271,15 +272,15 @@ func TestTheLoopMakesBackupsOnTimeAndKeepsTheNewest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		target := &flaky{Target: backup.Directory(dir)}
 		tel := observability.Discard()
-		index := uint64(0)
+		var index atomic.Uint64
 		newLoop := func() *backup.Loop {
 			return backup.NewLoop(backup.LoopOptions{
 				Target: target, To: "file://" + dir, Member: "m1", Cluster: "c1", Every: time.Hour, Keep: 3, Scratch: scratch, Telemetry: tel, Now: time.Now,
 				Take: func(w io.Writer) (snapshot.Envelope, error) {
-					index++
-					return snapshot.Write(w, snapshot.Envelope{Cluster: "c1", Index: index, Time: time.Now().UTC(), Member: "m1"},
+					n := index.Add(1)
+					return snapshot.Write(w, snapshot.Envelope{Cluster: "c1", Index: n, Time: time.Now().UTC(), Member: "m1"},
 						func(string) (fleet.Sealed, error) { return fleet.Sealed{}, nil },
-						func(w io.Writer) error { _, err := fmt.Fprintln(w, index); return err })
+						func(w io.Writer) error { _, err := fmt.Fprintln(w, n); return err })
 				},
 			})
 		}
@@ -300,20 +301,20 @@ func TestTheLoopMakesBackupsOnTimeAndKeepsTheNewest(t *testing.T) {
 		}
 		l, stop := lead()
 		time.Sleep(time.Second)
-		if kept, err := l.Kept(t.Context()); err != nil || len(kept) != 1 || index != 1 {
+		if kept, err := l.Kept(t.Context()); err != nil || len(kept) != 1 || index.Load() != 1 {
 			t.Fatalf("at the start: %v, %v", kept, err)
 		}
 		time.Sleep(30 * time.Minute)
 		stop()
 		l, stop = lead() // a new leader goes on where the one before stopped
 		time.Sleep(20 * time.Minute)
-		if index != 1 {
-			t.Errorf("%d backups in the first hour", index)
+		if index.Load() != 1 {
+			t.Errorf("%d backups in the first hour", index.Load())
 		}
 		time.Sleep(10*time.Hour + 20*time.Minute)
 		kept, err := l.Kept(t.Context())
-		if err != nil || len(kept) != 3 || index != 12 {
-			t.Errorf("%d backups were made, %v are kept: %v", index, kept, err)
+		if err != nil || len(kept) != 3 || index.Load() != 12 {
+			t.Errorf("%d backups were made, %v are kept: %v", index.Load(), kept, err)
 		}
 		b, r, err := l.Newest(t.Context())
 		if err != nil || b.Index != 12 {
@@ -326,7 +327,7 @@ func TestTheLoopMakesBackupsOnTimeAndKeepsTheNewest(t *testing.T) {
 		if c, st := l.Check(), l.Status(); c.State != fleet.CheckOK || st.Stale() != "" || !cmp.Equal(st.Kept, kept) || st.Last == nil || st.Last.Name != b.Name || st.AgeSeconds != 601 {
 			t.Errorf("%+v, %+v", c, st)
 		}
-		target.away = true
+		target.away.Store(true)
 		time.Sleep(time.Hour)
 		if c := l.Check(); c.State != fleet.CheckWarn || tel.Health.Degraded()["backup"] == "" {
 			t.Errorf("%+v", c)
@@ -335,10 +336,10 @@ func TestTheLoopMakesBackupsOnTimeAndKeepsTheNewest(t *testing.T) {
 		if c, st := l.Check(), l.Status(); c.State != fleet.CheckFail || !strings.Contains(c.Detail, "no route") || !strings.Contains(st.Error, "no route") || st.Stale() == "" || len(tel.Health.Ready()) != 0 {
 			t.Errorf("%+v, %+v", c, st)
 		}
-		target.away = false
+		target.away.Store(false)
 		time.Sleep(2 * time.Minute)
-		if c := l.Check(); c.State != fleet.CheckOK || index != 13 || len(tel.Health.Degraded()) != 0 {
-			t.Errorf("%+v after %d", c, index)
+		if c := l.Check(); c.State != fleet.CheckOK || index.Load() != 13 || len(tel.Health.Degraded()) != 0 {
+			t.Errorf("%+v after %d", c, index.Load())
 		}
 		stop()
 		if c, st := l.Check(), l.Status(); c.State != fleet.CheckOK || st.Last != nil {
@@ -362,21 +363,21 @@ func TestABackupOfTheFutureKeepsNoneFromBeingMade(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		made := 0
+		var made atomic.Uint64
 		l := backup.NewLoop(backup.LoopOptions{
 			Target: target, To: "file://" + dir, Member: "m1", Cluster: "c1", Every: time.Hour, Keep: 10, Scratch: t.TempDir(), Telemetry: observability.Discard(), Now: time.Now,
 			Take: func(w io.Writer) (snapshot.Envelope, error) {
-				made++
+				n := made.Add(1)
 				_, err := io.WriteString(w, "x")
-				return snapshot.Envelope{Cluster: "c1", Index: uint64(made), Time: time.Now()}, err
+				return snapshot.Envelope{Cluster: "c1", Index: n, Time: time.Now()}, err
 			},
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- l.Run(ctx) }()
 		time.Sleep(2*time.Hour + time.Minute)
-		if st := l.Status(); made != 3 || st.Last == nil || st.Last.Index != 3 || len(st.Kept) != 4 {
-			t.Errorf("%d made, %+v", made, st)
+		if st := l.Status(); made.Load() != 3 || st.Last == nil || st.Last.Index != 3 || len(st.Kept) != 4 {
+			t.Errorf("%d made, %+v", made.Load(), st)
 		}
 		if b, r, err := l.Newest(ctx); err != nil || b.Index != 3 {
 			t.Errorf("%+v, %v", b, err)

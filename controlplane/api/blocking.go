@@ -190,13 +190,16 @@ func (a *API) show(w http.ResponseWriter, r *http.Request, op operation, fresh f
 		a.mux.ServeHTTP(out, look)
 		switch {
 		case last, q.index == 0, out.status != http.StatusOK:
-			return out.send(w)
+			out.send(w)
+			return nil
 		case seen == nil && a.o.State.ChangedAt(tables...) > q.index:
-			return out.send(w)
+			out.send(w)
+			return nil
 		case seen == nil:
 			seen = out // nothing that it shows has changed since the caller looked
 		case !bytes.Equal(seen.body.Bytes(), out.body.Bytes()):
-			return out.send(w)
+			out.send(w)
+			return nil
 		}
 		pause := time.NewTimer(lookPause)
 		_ = ws.WatchCtx(ctx) // the next look says what ended it
@@ -260,12 +263,11 @@ func (d *draft) Write(b []byte) (int, error) {
 	return d.body.Write(b)
 }
 
-func (d *draft) send(w http.ResponseWriter) error {
+func (d *draft) send(w http.ResponseWriter) {
 	clear(w.Header())
 	maps.Copy(w.Header(), d.header)
 	w.WriteHeader(d.status)
 	_, _ = w.Write(d.body.Bytes()) // a client that went away
-	return nil
 }
 
 // describeWait says in the OpenAPI document which reads can wait.

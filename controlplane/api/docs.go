@@ -103,13 +103,14 @@ func describeOperation(method, path string, o *huma.Operation) docOperation {
 
 // bodyOf names what is in a body.
 func bodyOf(content map[string]*huma.MediaType) string {
-	for _, kind := range slices.Sorted(maps.Keys(content)) {
-		if s := content[kind].Schema; s != nil {
-			return typeOf(s)
-		}
-		return kind
+	kinds := slices.Sorted(maps.Keys(content))
+	if len(kinds) == 0 {
+		return ""
 	}
-	return ""
+	if s := content[kinds[0]].Schema; s != nil {
+		return typeOf(s)
+	}
+	return kinds[0]
 }
 
 func describeSchema(name string, s *huma.Schema) docSchema {

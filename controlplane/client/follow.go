@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -35,9 +36,7 @@ func (c *Client) Follow(ctx context.Context, path string, query url.Values, brok
 		if f.last != "" {
 			r.header.Set("Last-Event-ID", f.last)
 			q := url.Values{"overlap": {Overlap.String()}}
-			for name, values := range query {
-				q[name] = values
-			}
+			maps.Copy(q, query)
 			r.query = q
 		}
 		err := turn.stream1(ctx, r, f.take)

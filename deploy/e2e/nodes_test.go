@@ -50,9 +50,10 @@ func interrupt(t *testing.T, cmd *exec.Cmd) {
 	end(t, cmd, syscall.SIGKILL, 30*time.Second)
 }
 
-func (m *member) node(id string) fleet.Node {
+// n1 is the node of that name, zero if there is none.
+func (m *member) n1() fleet.Node {
 	m.t.Helper()
-	n, err := client.Get[fleet.Node](m.t.Context(), m.client(), "/v1/nodes/"+id, nil)
+	n, err := client.Get[fleet.Node](m.t.Context(), m.client(), "/v1/nodes/n1", nil)
 	if err != nil && !errors.Is(err, fleet.ErrNotFound) {
 		m.t.Fatal(err)
 	}
@@ -107,7 +108,7 @@ func TestANodeComesBackAfterDaysAndACopyOfItLocksBoth(t *testing.T) {
 	c := newCluster(t)
 	original, copied := newEdge(t, "n1", c.member), newEdge(t, "n1", c.member)
 	_, stop := original.start(c.must("node", "join-token"))
-	await(t, "n1 is up", func() bool { return c.node("n1").Observed.State == fleet.NodeUp })
+	await(t, "n1 is up", func() bool { return c.n1().Observed.State == fleet.NodeUp })
 	stop()
 	original.away(c.member, 9)
 	if err := os.CopyFS(filepath.Join(copied.dir, "data"), os.DirFS(filepath.Join(original.dir, "data"))); err != nil {
@@ -116,13 +117,13 @@ func TestANodeComesBackAfterDaysAndACopyOfItLocksBoth(t *testing.T) {
 
 	original.start("")
 	await(t, "n1 has a certificate again", func() bool {
-		n := c.node("n1")
+		n := c.n1()
 		return n.Renewal.Generation == 1 && time.Until(n.Identity.NotAfter) > 23*time.Hour
 	})
 	await(t, "n1 is connected", func() bool { return connected(t, original.at(9180))(1) })
 
 	log, stop := copied.start("")
-	await(t, "n1 is locked", func() bool { return c.node("n1").Lock != nil })
+	await(t, "n1 is locked", func() bool { return c.n1().Lock != nil })
 	await(t, "the copy says why", func() bool { return strings.Contains(log.String(), "node n1 is locked since") })
 	if line := lineWith(c.must("node", "list"), "n1"); !strings.Contains(line, "locked") {
 		t.Errorf("node list says %q", line)
@@ -150,7 +151,7 @@ func TestANodeComesBackAfterDaysAndACopyOfItLocksBoth(t *testing.T) {
 	}
 	copied.start("")
 	await(t, "n1 is locked again", func() bool {
-		n := c.node("n1")
+		n := c.n1()
 		return n.Lock != nil && strings.Contains(n.Lock.Reason, "report at the same time")
 	})
 	await(t, "both are cut off", func() bool { return connected(t, original.at(9180))(0) && connected(t, copied.at(9180))(0) })

@@ -311,7 +311,7 @@ func auditLog(t *testing.T, c *client.Client) []fleet.AuditEntry {
 		if p.Next == "" {
 			return all
 		}
-		q.Set("after", p.Next)
+		q.Set("cursor", p.Next)
 	}
 }
 

@@ -102,7 +102,7 @@ func (f *wholeFleet) holdsAudit(t *testing.T, name fleet.HostName) {
 	t.Helper()
 	var entries []fleet.AuditEntry
 	for next := "0"; next != ""; {
-		p, err := client.Get[client.Page[fleet.AuditEntry]](t.Context(), f.operator(t), "/v1/audit", map[string][]string{"after": {next}, "limit": {"100"}})
+		p, err := client.Get[client.Page[fleet.AuditEntry]](t.Context(), f.operator(t), "/v1/audit", map[string][]string{"cursor": {next}, "limit": {"100"}})
 		if err != nil {
 			t.Fatal(err)
 		}

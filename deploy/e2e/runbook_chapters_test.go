@@ -246,6 +246,13 @@ func (l *life) damaged() {
 	r.says(r.does("fleetctl drill run restore"), "passed", "state hash")
 	r.says(r.tries("fleetctl cluster check").stdout, "backup")
 
+	r = l.on("Disk full", l.m2, l.m1.env())
+	r.says(r.tries("fleetctl cluster check").stdout, "disk of m1", "ports of m2")
+	r.says(r.does("curl -s http://127.0.0.1:8444/readyz", "127.0.0.1", l.m2.ip), "ready")
+	r.does("df -h /var/lib/edgefleet/controlplane")
+	r.does("systemctl restart edgefleet-controlplane")
+	l.voters(3)
+
 	const chapter = "A member refuses to start: its log or snapshot is damaged"
 	l.m2.stop()
 	segments, err := filepath.Glob(l.m2.path("raft/wal/*.wal"))

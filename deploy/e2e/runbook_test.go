@@ -2,7 +2,9 @@ package e2e_test
 
 import (
 	"bytes"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"regexp"
@@ -27,6 +29,8 @@ type runbook struct {
 var (
 	// inline is a command of ours within a sentence.
 	inline = regexp.MustCompile("`((?:fleetctl|controlplane|edgesupervisor|edgenode) [a-z][^`]*)`")
+	// others are commands that would set the clock of this machine.
+	others = regexp.MustCompile(`^(timedatectl|chronyc) `)
 	// remark is what follows a command.
 	remark = regexp.MustCompile(`\s+#.*$`)
 )
@@ -48,7 +52,8 @@ func openRunbook(t *testing.T) *runbook {
 				t.Errorf("a block of %q", block)
 			}
 		case block == "sh":
-			if command := remark.ReplaceAllString(line, ""); command != "" && !strings.HasPrefix(command, "#") {
+			command := remark.ReplaceAllString(line, "")
+			if command != "" && !strings.HasPrefix(command, "#") && !others.MatchString(command) {
 				b.add(chapter, command)
 			}
 		case block == "" && strings.HasPrefix(line, "## "):
@@ -133,6 +138,10 @@ func (r *reader) tries(command string, pairs ...string) result {
 		case strings.HasPrefix(part, "controlplane run "), part == "systemctl enable --now edgefleet-controlplane", part == "systemctl start edgefleet-controlplane":
 			r.at.launch()
 			continue
+		case part == "systemctl restart edgefleet-controlplane":
+			r.at.stop()
+			r.at.launch()
+			continue
 		case part == "systemctl stop edgefleet-controlplane":
 			r.at.stop()
 			continue
@@ -146,6 +155,9 @@ func (r *reader) tries(command string, pairs ...string) result {
 		case strings.HasPrefix(part, "dig "):
 			all.stdout += r.dig(strings.Fields(part)[1:]...)
 			continue
+		case strings.HasPrefix(part, "curl -s "):
+			all.stdout += r.curl(strings.TrimPrefix(part, "curl -s "))
+			continue
 		}
 		res := r.shell(part)
 		all = result{res.code, all.stdout + res.stdout, all.stderr + res.stderr}
@@ -154,6 +166,21 @@ func (r *reader) tries(command string, pairs ...string) result {
 		}
 	}
 	return all
+}
+
+// curl does as the program, which is not on every machine either.
+func (r *reader) curl(url string) string {
+	r.t.Helper()
+	res, err := http.Get(url)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return string(b)
 }
 
 // dig does as the program, which is not on every machine.

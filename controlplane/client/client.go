@@ -146,7 +146,7 @@ func (c *Client) try(ctx context.Context, r request) ([]byte, error) {
 	defer func() { _ = res.Body.Close() }() // it was read to its end, or is given up
 	raw, err := read(res)
 	var p *Problem
-	if err != nil && r.method != http.MethodGet && !errors.As(err, &p) && !errors.Is(err, fleet.ErrTooLarge) {
+	if errors.Is(err, fleet.ErrUnavailable) && r.method != http.MethodGet && !errors.As(err, &p) {
 		return nil, outcomeUnknownError{err} // the answer broke off
 	}
 	return raw, err

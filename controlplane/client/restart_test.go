@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,5 +35,24 @@ func TestAChangeThatAMemberTookBeforeItEndedHasAnUnknownOutcome(t *testing.T) {
 	}
 	if _, err := client.Post[struct{}](t.Context(), c, "/v1/any", struct{}{}); !errors.Is(err, fleet.ErrOutcomeUnknown) {
 		t.Errorf("the outcome of the change is not known, but the client says: %v", err)
+	}
+}
+
+func TestAChangeThatWaitsForASecondPersonIsAnsweredAndNotSentAgain(t *testing.T) {
+	var sent atomic.Int64
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		sent.Add(1)
+		w.WriteHeader(http.StatusAccepted)
+		_, _ = io.WriteString(w, `{"id":"ap-1"}`)
+	}))
+	t.Cleanup(s.Close)
+	c, err := client.New(client.Options{Addrs: []string{s.URL}, Token: "eft1.t.secret", TLS: s.Client().Transport.(*http.Transport).TLSClientConfig})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = c.Do(t.Context(), http.MethodDelete, "/v1/any", nil, nil, nil)
+	var held *client.Held
+	if !errors.As(err, &held) || held.ID != "ap-1" || errors.Is(err, fleet.ErrOutcomeUnknown) || sent.Load() != 1 {
+		t.Errorf("%v after %d requests", err, sent.Load())
 	}
 }

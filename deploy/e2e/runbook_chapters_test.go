@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -251,7 +252,7 @@ func (l *life) damaged() {
 	r.says(r.does("curl -s http://127.0.0.1:8444/readyz", "127.0.0.1", l.m2.ip), "ready")
 	r.does("df -h /var/lib/edgefleet/controlplane")
 	r.does("systemctl restart edgefleet-controlplane")
-	l.voters(3)
+	await(l.t, "m2 is ready", func() bool { status, _ := l.m2.ready(); return status == http.StatusOK })
 
 	const chapter = "A member refuses to start: its log or snapshot is damaged"
 	l.m2.stop()

@@ -43,8 +43,13 @@ func checkWriter(w types.SegmentWriter, err error) (types.SegmentWriter, error) 
 	return checkedWriter{w}, nil
 }
 
-// Open implements types.SegmentFiler.
+// Open implements types.SegmentFiler. A segment whose end was cut, because another leader decided otherwise, is sealed in
+// the metadata alone and has no index at its end: the write-ahead log (0.4.0) reads it until it is closed, and never again
+// ("sealed segment has no index block"). It is read as a tail is.
 func (s checkedSegments) Open(info types.SegmentInfo) (types.SegmentReader, error) {
+	if info.IndexStart == 0 {
+		return s.RecoverTail(info)
+	}
 	r, err := s.SegmentFiler.Open(info)
 	if err != nil {
 		return nil, err

@@ -25,6 +25,9 @@ type Config struct {
 	ClusterZone fleet.HostName `yaml:"cluster_zone"`
 	// Advertise is the IP address or name by which others reach this member. Required.
 	Advertise string `yaml:"advertise"`
+	// Region is where this member runs, such as eu-west: 'fleetctl cluster members' shows it, and a drill can lose all
+	// members of one region. Optional.
+	Region fleet.RegionName `yaml:"region"`
 	// APIListen is where the API listens; default ":8440".
 	APIListen string `yaml:"api_listen"`
 	// APIRate is how many requests a second one caller (an API token, a node, else an address) may send to this member in
@@ -218,6 +221,11 @@ func (c Config) validate() error {
 	if err := fleet.ValidateID("member", c.Member); err != nil {
 		return err
 	}
+	if c.Region != "" {
+		if err := fleet.ValidateID("region", c.Region); err != nil {
+			return err
+		}
+	}
 	if c.ClusterZone != "" {
 		if _, err := fleet.ParseHostName(string(c.ClusterZone)); err != nil {
 			return fleet.Invalid("cluster_zone", "%q is not a DNS zone such as edge.example.net", string(c.ClusterZone))
@@ -295,7 +303,7 @@ func (c Config) advertised(software string) fleet.Member {
 	}
 	return fleet.Member{
 		ID: c.Member, Raft: at(c.RaftListen), API: at(c.APIListen), NATS: at(c.NATSListen), NATSRoute: at(c.NATSRouteListen),
-		DNS: at(c.DNSListen), Software: software, Nonvoter: c.Nonvoter, Format: command.Format,
+		DNS: at(c.DNSListen), Software: software, Nonvoter: c.Nonvoter, Format: command.Format, Region: c.Region,
 	}
 }
 

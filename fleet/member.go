@@ -21,6 +21,8 @@ type Member struct {
 	// Join is the join token by which it came. Its certificates carry it, so that those of an earlier member of the same id
 	// are told apart; empty for the first member.
 	Join TokenID `json:"join,omitempty"`
+	// Region is where it runs, for drills and for people; empty if its configuration names none.
+	Region RegionName `json:"region,omitempty"`
 	Meta
 }
 

@@ -193,7 +193,7 @@ func TestEveryMutationLeavesOneAuditEntry(t *testing.T) {
 		{"token-delete", nil, "DELETE", "/v1/tenants/red/tokens/TENANT", nil, nil},
 		{"token-create", nil, "POST", "/v1/tenants/red/tokens", client.TokenCreate{}, &left},
 		{"tenant-delete", nil, "DELETE", "/v1/tenants/red", nil, nil},
-		{"drill-begin", nil, "POST", "/v1/drills", client.DrillCreate{Kind: fleet.DrillLeaderLoss, Target: "m1"}, &drill},
+		{"drill-begin", nil, "POST", "/v1/drills", client.DrillCreate{Kind: fleet.DrillLeaderLoss, Target: "m1", LoseMajority: true}, &drill},
 		{"member-crash", nil, "POST", "/v1/cluster/members/m1/crash", func() any { return client.MemberCrash{Drill: drill.ID} }, nil},
 		{"drill-update", nil, "PATCH", "/v1/drills/DRILL", func() any { return client.DrillUpdate{Drill: drill} }, nil},
 		{"incarnation-start", nil, "POST", "/v1/cluster/incarnations", client.IncarnationStart{Statement: f.signed(2)}, nil},

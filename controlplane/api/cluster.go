@@ -93,6 +93,12 @@ func (a *API) joinTokenCreate(ctx context.Context, in *Input[client.JoinTokenCre
 			return nil, err
 		}
 	}
+	if t.Kind == fleet.JoinMember && in.Body.Region != "" {
+		if err := fleet.ValidateID("region", in.Body.Region); err != nil {
+			return nil, err
+		}
+		t.Region = in.Body.Region
+	}
 	if t.Kind == fleet.JoinNode {
 		prefix, t.Group, t.Region = nodeTokenPrefix, orDefault(in.Body.Group, fleet.DefaultGroup), orDefault(in.Body.Region, fleet.DefaultRegion)
 		if err := a.authorizeGroup(ctx, fleet.DutyOperating, t.Group); err != nil {
@@ -164,6 +170,9 @@ func (a *API) memberJoin(ctx context.Context, in *Input[client.MemberJoin]) (*Bo
 	if err := checkMember(m); err != nil {
 		return nil, err
 	}
+	if rec.Region != "" && m.Region != rec.Region {
+		return nil, fleet.Invalid("region", "the join token is for a member of region %s: set 'region: %s' in the configuration of member %s, or ask for a token without a region", rec.Region, rec.Region, m.ID)
+	}
 	pub, err := mtls.ParseCSR([]byte(in.Body.CSR))
 	if err != nil {
 		return nil, err
@@ -195,6 +204,11 @@ func (a *API) memberJoin(ctx context.Context, in *Input[client.MemberJoin]) (*Bo
 func checkMember(m fleet.Member) error {
 	if err := fleet.ValidateID("member", m.ID); err != nil {
 		return err
+	}
+	if m.Region != "" {
+		if err := fleet.ValidateID("region", m.Region); err != nil {
+			return err
+		}
 	}
 	for field, addr := range map[string]string{"raft": m.Raft, "api": m.API, "nats": m.NATS, "nats_route": m.NATSRoute, "dns": m.DNS} {
 		if host, port, err := net.SplitHostPort(addr); err != nil || host == "" || port == "" || port == "0" {

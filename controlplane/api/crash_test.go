@@ -14,7 +14,7 @@ import (
 func (f *fixture) drill(kind fleet.DrillKind, target string) fleet.Drill {
 	f.t.Helper()
 	var d fleet.Drill
-	f.op().call("POST", "/v1/drills", client.DrillCreate{Kind: kind, Target: target}).want(201).into(&d)
+	f.op().call("POST", "/v1/drills", client.DrillCreate{Kind: kind, Target: target, LoseMajority: kind != fleet.DrillRestore}).want(201).into(&d)
 	return d
 }
 
@@ -76,4 +76,28 @@ func TestAMemberIsKilledForADrillThatNamesItOnly(t *testing.T) {
 	if f.members[0].crashes.Load() != 1 || f.members[1].crashes.Load() != 1 || f.members[2].crashes.Load() != 0 {
 		t.Error("not m1 and m2 were killed, once each")
 	}
+}
+
+func TestADrillThatLeavesNoMajorityHasToSaySo(t *testing.T) {
+	f := open(t, 3)
+	for name, tt := range map[string]struct {
+		in     client.DrillCreate
+		status int
+		field  string
+	}{
+		"one of three members":                      {client.DrillCreate{Kind: fleet.DrillRegionLoss, Target: "m2"}, 201, ""},
+		"two of three":                              {client.DrillCreate{Kind: fleet.DrillRegionLoss, Target: "m1,m2"}, 409, "target"},
+		"two of three, which is meant":              {client.DrillCreate{Kind: fleet.DrillRegionLoss, Target: "m1,m2", LoseMajority: true}, 201, ""},
+		"names that are no members take nothing":    {client.DrillCreate{Kind: fleet.DrillRegionLoss, Target: "m8,m9,m10"}, 201, ""},
+		"a restore loses nobody":                    {client.DrillCreate{Kind: fleet.DrillRestore, Target: "m1,m2,m3"}, 201, ""},
+		"a restore is not meant to lose a majority": {client.DrillCreate{Kind: fleet.DrillRestore, LoseMajority: true}, 422, "lose_majority"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := f.op().call("POST", "/v1/drills", tt.in).want(tt.status); got.Field != tt.field {
+				t.Errorf("field %q: %s", got.Field, got.body)
+			}
+		})
+	}
+	alone := open(t, 1)
+	alone.op().call("POST", "/v1/drills", client.DrillCreate{Kind: fleet.DrillLeaderLoss, Target: "m1"}).want(409)
 }

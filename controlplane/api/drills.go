@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/edgefleet/edgefleet/controlplane/client"
 	"github.com/edgefleet/edgefleet/controlplane/command"
@@ -34,9 +36,41 @@ func (a *API) drillShow(_ context.Context, in *IDRead) (*Body[fleet.Drill], erro
 }
 
 func (a *API) drillBegin(ctx context.Context, in *Input[client.DrillCreate]) (*Body[fleet.Drill], error) {
+	if err := a.checkLoss(in.Body); err != nil {
+		return nil, err
+	}
 	d := fleet.Drill{ID: newID("drill"), Kind: in.Body.Kind, Target: in.Body.Target, State: fleet.DrillRunning}
 	d, err := propose[fleet.Drill](ctx, a, command.DrillPut{Put: command.Put{Create: true}, Drill: d})
 	return &Body[fleet.Drill]{Body: d}, err
+}
+
+// checkLoss refuses a drill that leaves no majority of the voters, unless that is what it is for.
+func (a *API) checkLoss(in client.DrillCreate) error {
+	if in.Kind == fleet.DrillRestore {
+		if in.LoseMajority {
+			return fleet.Invalid("lose_majority", "a restore loses no members: leave it out")
+		}
+		return nil
+	}
+	suffrage, err := a.o.Consensus.Suffrage()
+	if err != nil {
+		return err
+	}
+	voters, remain := 0, 0
+	lost := strings.Split(in.Target, ",")
+	for id, s := range suffrage {
+		if s != "voter" {
+			continue
+		}
+		voters++
+		if !slices.Contains(lost, string(id)) {
+			remain++
+		}
+	}
+	if 2*remain <= voters && !in.LoseMajority {
+		return fleet.NewError(fleet.ErrConflict, "target", "without %.200s, %d of %d voters would remain, which is no majority: the drill would be the disaster; lose_majority says that it is meant", in.Target, remain, voters)
+	}
+	return nil
 }
 
 // DrillUpdateInput changes a drill.

@@ -19,6 +19,8 @@ type (
 	DrillCreate struct {
 		Kind   fleet.DrillKind `json:"kind" doc:"leader-loss, region-loss or restore"`
 		Target string          `json:"target,omitempty" maxLength:"1024" doc:"what will be lost: a member, or the members of a region with a comma between"`
+		// LoseMajority declares that the loss of the quorum is what is rehearsed; else such a drill is refused.
+		LoseMajority bool `json:"lose_majority,omitempty" doc:"the point of the drill is that no majority remains; without it such a drill is refused"`
 	}
 	// MemberCrash kills a member for a drill.
 	MemberCrash struct {

@@ -34,7 +34,7 @@ type (
 	JoinTokenCreate struct {
 		Kind   fleet.JoinKind   `json:"kind" doc:"node or member"`
 		Group  fleet.GroupName  `json:"group,omitempty" doc:"node group; default default"`
-		Region fleet.RegionName `json:"region,omitempty" doc:"region; default default"`
+		Region fleet.RegionName `json:"region,omitempty" doc:"region of a node, default default; or the one that the configuration of a member must name"`
 		TTL    string           `json:"ttl,omitempty" doc:"life of the token, at most 15m" example:"10m"`
 	}
 	// JoinTokenCreated shows a join token's secret, once.

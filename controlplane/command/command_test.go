@@ -52,7 +52,7 @@ func empty(t *testing.T, typ command.Type) command.Body {
 // versions counts the golden files of commands that got optional fields since; the older files stay, and are read and
 // written as ever.
 var versions = map[command.Type]int{
-	command.TypeClusterInit: 4, command.TypeTokenPut: 2, command.TypeMemberPut: 3, command.TypeMemberJoin: 3, command.TypeIncarnationStart: 3,
+	command.TypeClusterInit: 5, command.TypeTokenPut: 2, command.TypeMemberPut: 4, command.TypeMemberJoin: 4, command.TypeIncarnationStart: 4,
 }
 
 func golden(typ command.Type) string {

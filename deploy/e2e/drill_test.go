@@ -72,19 +72,24 @@ func (s *service) killed() int {
 func region(t *testing.T) []*service {
 	t.Helper()
 	first := newMember(t, "m1")
-	first.configure("drills: true", "raft_timeout: 500ms", "backup: {to: 'file://"+filepath.Join(first.dir, "backups")+"'}")
+	first.configure("drills: true", "region: eu-west", "raft_timeout: 500ms", "backup: {to: 'file://"+filepath.Join(first.dir, "backups")+"'}")
 	first.initialize()
 	all := []*service{supervise(t, first)}
-	for _, id := range []string{"m2", "m3"} {
+	for id, region := range map[string]string{"m2": "eu-west", "m3": "eu-east"} {
 		m := newMember(t, id)
 		m.kek = first.kek
-		m.configure("drills: true", "raft_timeout: 500ms")
+		m.configure("drills: true", "raft_timeout: 500ms", "region: "+region)
 		var token string
-		await(t, "a join token is made", func() bool {
-			r := first.fleetctl("cluster", "join-token")
-			token = strings.TrimSpace(r.stdout)
-			return r.code == 0
-		})
+		add := func(region string) {
+			await(t, "a join token is made", func() bool {
+				r := first.fleetctl("cluster", "add", id, "--region", region)
+				token = strings.TrimSpace(r.stdout)
+				return r.code == 0
+			})
+		}
+		add("elsewhere")
+		m.controlplane("join", "--token", token, "--address", first.at(8440)).says(t, fleet.ExitFailure, "for a member of region elsewhere")
+		add(region)
 		if r := m.controlplane("join", "--token", token, "--address", first.at(8440)); r.code != 0 {
 			t.Fatal(r.stderr)
 		}
@@ -155,19 +160,31 @@ func TestDrillsLoseMembersAndNoWrite(t *testing.T) {
 	if gone.Target != string(s.Leader) || gone.Lost != 0 || gone.RPO != 0 || kills() != 2 {
 		t.Errorf("%d killed, %+v", kills(), gone)
 	}
+	book.take(chapterDrills, "fleetctl drill run region-loss --region eu-east")
+	if gone = drill("region-loss", "--region", "eu-east", "--yes"); gone.Target != "m3" || gone.Lost != 0 || gone.RPO != 0 || kills() != 3 {
+		t.Errorf("%d killed, %+v", kills(), gone)
+	}
+	status()
 	ctl("drill", "run", "region-loss", "--members", "m1,m2", "--yes").says(t, fleet.ExitConflict, "1 of 3 voters would remain", "no majority")
+	ctl("drill", "run", "region-loss", "--region", "eu-west", "--yes").says(t, fleet.ExitConflict, "without m1, m2, 1 of 3 voters would remain", "--lose-majority")
+	ctl("drill", "run", "region-loss", "--region", "nowhere", "--yes").says(t, fleet.ExitNotFound, "eu-east, eu-west")
+	book.take(chapterDrills, "fleetctl drill run region-loss --region eu-west --lose-majority")
+	if gone = drill("region-loss", "--region", "eu-west", "--lose-majority", "--yes"); gone.Target != "m1,m2" || gone.Lost != 0 || !strings.Contains(gone.Detail, "2 of 2") || kills() != 5 {
+		t.Errorf("%d killed, %+v", kills(), gone)
+	}
+	status()
 	ctl("drill", "run", "region-loss", "--members", "m9", "--yes").says(t, fleet.ExitNotFound, "m9")
 	ctl("drill", "run", "region-loss", "--members", "m1").says(t, fleet.ExitUsage, "--yes")
 	book.take(chapterDrills, "fleetctl drill run restore")
 	if restored := drill("restore"); restored.RTO <= 0 || restored.Detail == "" {
 		t.Errorf("%+v", restored)
 	}
-	if kills() != 2 {
+	if kills() != 5 {
 		t.Errorf("%d were killed by what kills nobody", kills())
 	}
 	book.take(chapterDrills, "fleetctl drill list")
 	r := ctl("drill", "list")
-	if lines := strings.Split(strings.TrimSpace(r.stdout), "\n"); r.code != 0 || len(lines) != 4 || strings.Contains(r.stdout, "running") {
+	if lines := strings.Split(strings.TrimSpace(r.stdout), "\n"); r.code != 0 || len(lines) != 6 || strings.Contains(r.stdout, "running") {
 		t.Errorf("%s %s", r.stdout, r.stderr)
 	}
 	if left := book.left[chapterDrills]; len(left) > 0 {
@@ -180,7 +197,7 @@ func TestAMemberThatTakesNoPartInDrillsIsNotKilled(t *testing.T) {
 	c := newCluster(t)
 	c.fleetctl("drill", "run", "leader-loss", "--yes").says(t, fleet.ExitConflict, "0 of 1 voters would remain")
 	var d fleet.Drill
-	if err := c.client().Do(t.Context(), "POST", "/v1/drills", nil, client.DrillCreate{Kind: fleet.DrillLeaderLoss, Target: "m1"}, &d); err != nil {
+	if err := c.client().Do(t.Context(), "POST", "/v1/drills", nil, client.DrillCreate{Kind: fleet.DrillLeaderLoss, Target: "m1", LoseMajority: true}, &d); err != nil {
 		t.Fatal(err)
 	}
 	err := c.client().Do(t.Context(), "POST", "/v1/cluster/members/m1/crash", nil, client.MemberCrash{Drill: d.ID}, nil)

@@ -54,7 +54,7 @@ func (a *app) clusterMembers() *cobra.Command {
 }
 
 func (a *app) showMembers(members []client.MemberStatus) error {
-	t := newTable(a.Out, "MEMBER", "ROLE", "SUFFRAGE", "HEALTH", "CONTACT", "BEHIND", "TERM", "API", "RAFT", "DNS", "FORMAT", "SOFTWARE")
+	t := newTable(a.Out, "MEMBER", "REGION", "ROLE", "SUFFRAGE", "HEALTH", "CONTACT", "BEHIND", "TERM", "API", "RAFT", "DNS", "FORMAT", "SOFTWARE")
 	for _, m := range members {
 		role, health, contact, behind, term := "follower", "-", "-", "-", "-"
 		if m.Leader {
@@ -71,7 +71,7 @@ func (a *app) showMembers(members []client.MemberStatus) error {
 				}
 			}
 		}
-		t.row(m.ID, role, m.Suffrage, health, contact, behind, term, m.API, m.Raft, m.DNS, max(1, m.Format), m.Software)
+		t.row(m.ID, m.Region, role, m.Suffrage, health, contact, behind, term, m.API, m.Raft, m.DNS, max(1, m.Format), m.Software)
 	}
 	if err := t.flush(); err != nil {
 		return err
@@ -89,13 +89,21 @@ func (a *app) clusterAdd() *cobra.Command {
 		Use: "add MEMBER", Short: "Admit a new member: make its token and show what to run", Args: exact("MEMBER"),
 		Long: "Make a one-time token for a new member, and show what to run on its host. It receives the state as a nonvoter and votes\n" +
 			"by itself once it is stable and has caught up. The token alone goes to the standard output.",
-		Example: "  fleetctl cluster add m4\n  fleetctl cluster add m3   # the successor of a member that was removed",
+		Example: "  fleetctl cluster add m4 --region eu-west\n  fleetctl cluster add m3   # the successor of a member that was removed",
 	}
 	ttl := ttlFlag(cmd)
+	region := cmd.Flags().String("region", "", "the region that the member's configuration must name; default: any, or none")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		id := fleet.MemberID(args[0])
 		if err := fleet.ValidateID("member", id); err != nil {
 			return err
+		}
+		settings := "'member: " + string(id) + "'"
+		if *region != "" {
+			if err := fleet.ValidateID("region", *region); err != nil {
+				return err
+			}
+			settings += ", 'region: " + *region + "'"
 		}
 		s, err := a.session()
 		if err != nil {
@@ -115,10 +123,10 @@ func (a *app) clusterAdd() *cobra.Command {
 				api = m.API
 			}
 		}
-		if err := a.joinToken(cmd, client.JoinTokenCreate{Kind: fleet.JoinMember}, *ttl, "on the host of "+string(id)+", run what follows"); err != nil {
+		if err := a.joinToken(cmd, client.JoinTokenCreate{Kind: fleet.JoinMember, Region: fleet.RegionName(*region)}, *ttl, "on the host of "+string(id)+", run what follows"); err != nil {
 			return err
 		}
-		a.note("# with 'member: %s', an empty data_dir, and a copy of the key-encryption key at kek_file", id)
+		a.note("# with %s, an empty data_dir, and a copy of the key-encryption key at kek_file", settings)
 		a.note("controlplane join --config /etc/edgefleet/controlplane.yaml --address %s --token TOKEN", api)
 		a.note("controlplane run --config /etc/edgefleet/controlplane.yaml")
 		return nil

@@ -17,10 +17,12 @@ from the loss on, or how long the restore took; RPO is what was lost of what had
 
   leader-loss   the leader's process is killed with SIGKILL. Members need drills: true, and a service manager that starts
                 them again.
-  region-loss   the processes of --members, all those of a region, are killed at one time. Refused unless a majority that
-                answers remains.
+  region-loss   the processes of all members of --region, or of --members, are killed at one time.
   restore       the leader brings the newest backup back as a cluster of one on the side, compares the state's hash, has it
                 acknowledge a write, and throws it away. Nothing else is touched.
+
+A loss is refused unless a majority of the voters that answers remains. --lose-majority says that the loss of the quorum is
+what is rehearsed: then no write is acknowledged until members that were killed are back, and the RTO is how long that takes.
 
 Each result is recorded: see 'fleetctl drill list'. Exit 1 if the drill failed.`
 
@@ -31,10 +33,13 @@ func (a *app) drillCommand() *cobra.Command {
 func (a *app) drillRun() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "run KIND", Short: "Run a drill: leader-loss, region-loss or restore", Long: drillLong, Args: exact("KIND"),
-		Example:           "  fleetctl drill run restore\n  fleetctl drill run leader-loss\n  fleetctl drill run region-loss --members m2,m3",
+		Example:           "  fleetctl drill run restore\n  fleetctl drill run leader-loss\n  fleetctl drill run region-loss --region eu-west\n  fleetctl drill run region-loss --members m2,m3",
 		ValidArgsFunction: first(words(fleet.DrillKinds...)),
 	}
-	members := cmd.Flags().StringSlice("members", nil, "the members of the region that is lost")
+	var t toll
+	cmd.Flags().StringVar((*string)(&t.region), "region", "", "the region that is lost, with all its members")
+	cmd.Flags().StringSliceVar(&t.named, "members", nil, "the members that are lost, where they name no region in their configuration")
+	cmd.Flags().BoolVar(&t.majority, "lose-majority", false, "the loss of the quorum is the point of the drill")
 	timeout := cmd.Flags().Duration("timeout", 2*time.Minute, "how long the fleet may take to come back, or the restore to end; at most 10m")
 	yes := yesFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -42,8 +47,12 @@ func (a *app) drillRun() *cobra.Command {
 		switch {
 		case !slices.Contains(fleet.DrillKinds, kind):
 			return usagef(cmd, "%q is not a drill: use one of %s", args[0], list(fleet.DrillKinds))
-		case (kind == fleet.DrillRegionLoss) != (len(*members) > 0):
-			return usagef(cmd, "--members names the members of the region that is lost: region-loss needs it, other drills do not take it")
+		case t.region != "" && len(t.named) > 0:
+			return usagef(cmd, "give --region or --members, not both")
+		case (kind == fleet.DrillRegionLoss) != (t.region != "" || len(t.named) > 0):
+			return usagef(cmd, "--region or --members says what is lost: region-loss needs one of them, other drills take neither")
+		case t.majority && kind == fleet.DrillRestore:
+			return usagef(cmd, "a restore loses no members: leave out --lose-majority")
 		case *timeout <= 0 || *timeout > maxDrill:
 			return usagef(cmd, "--timeout %s: give 1s to %s", *timeout, maxDrill)
 		}
@@ -57,7 +66,7 @@ func (a *app) drillRun() *cobra.Command {
 		if kind == fleet.DrillRestore {
 			d, err = restoreDrill(ctx, s, *timeout)
 		} else {
-			d, err = a.loseMembers(ctx, cmd, s, kind, *members, *yes)
+			d, err = a.loseMembers(ctx, cmd, s, kind, t, *yes)
 		}
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,41 +26,84 @@ const (
 	markerPause = 10 * time.Millisecond
 )
 
+// toll is what a drill is to cost: the members of a region, or those that are named, and whether the quorum may go.
+type toll struct {
+	region   fleet.RegionName
+	named    []string
+	majority bool
+}
+
 // losses are the members that a drill kills, and how every member is reached by itself.
 type losses struct {
 	ids     []string
 	each    map[fleet.MemberID]*client.Client
 	options client.Options
-	addrs   []string // of those that remain
+	addrs   []string // of those that remain; of all voters, where no majority does
+	// quorum says that no majority remains, which is the point.
+	quorum bool
 }
 
-// plan says which members are killed, and refuses unless a majority that answers remains.
-func (a *app) plan(ctx context.Context, c client.ClusterStatus, kind fleet.DrillKind, named []string) (*losses, error) {
+// victims names the members that are killed; those that have a token and never ran are none.
+func (t toll) victims(c client.ClusterStatus, kind fleet.DrillKind) ([]string, error) {
 	if kind == fleet.DrillLeaderLoss {
 		if c.Leader == "" {
 			return nil, fleet.NewError(fleet.ErrUnavailable, "leader", "there is no leader to lose: see 'fleetctl cluster status'")
 		}
-		named = []string{string(c.Leader)}
+		return []string{string(c.Leader)}, nil
+	}
+	var there, regions []string
+	named := t.named
+	for _, m := range c.Members {
+		if m.Suffrage != "voter" && m.Suffrage != "nonvoter" {
+			continue
+		}
+		there, regions = append(there, string(m.ID)), append(regions, cmp.Or(string(m.Region), "none"))
+		if t.region != "" && m.Region == t.region {
+			named = append(named, string(m.ID))
+		}
+	}
+	slices.Sort(regions)
+	if len(named) == 0 {
+		return nil, fleet.NewError(fleet.ErrNotFound, "region", "no member runs in region %s: the members name %s; 'region' of a member's configuration says it", t.region, list(slices.Compact(regions)))
+	}
+	named = slices.Sorted(slices.Values(named))
+	for i, id := range named {
+		if !slices.Contains(there, id) || i > 0 && named[i-1] == id {
+			return nil, fleet.NewError(fleet.ErrNotFound, "members", "not each of %s is a member that runs in this cluster, named once: 'fleetctl cluster status' shows them", list(named))
+		}
+	}
+	return named, nil
+}
+
+// plan says which members are killed, and refuses unless a majority that answers remains, or its loss is the point.
+func (a *app) plan(ctx context.Context, c client.ClusterStatus, kind fleet.DrillKind, t toll) (*losses, error) {
+	ids, err := t.victims(c, kind)
+	if err != nil {
+		return nil, err
 	}
 	o, _, err := a.clientOptions()
 	if err != nil {
 		return nil, err
 	}
 	o.Timeout, o.Key = markerTimeout, "" // each write has a key of its own
-	l := &losses{each: map[fleet.MemberID]*client.Client{}, options: o}
+	l := &losses{ids: ids, each: map[fleet.MemberID]*client.Client{}, options: o}
 	voters, remain := 0, 0
-	var away []string
+	var away, all []string
 	for _, m := range c.Members {
-		if m.Suffrage != "voter" {
+		doomed := slices.Contains(ids, string(m.ID))
+		if m.Suffrage != "voter" && !doomed {
 			continue
 		}
-		voters++
 		o.Addrs, o.Timeout = []string{m.API}, 5*time.Second
 		if l.each[m.ID], err = client.New(o); err != nil {
 			return nil, err
 		}
-		if slices.Contains(named, string(m.ID)) {
-			l.ids = append(l.ids, string(m.ID))
+		if m.Suffrage != "voter" {
+			continue
+		}
+		voters++
+		all = append(all, m.API)
+		if doomed {
 			continue
 		}
 		if _, err := client.Get[client.ClusterStatus](ctx, l.each[m.ID], apiPath("cluster"), nil); err != nil {
@@ -69,29 +113,32 @@ func (a *app) plan(ctx context.Context, c client.ClusterStatus, kind fleet.Drill
 		remain++
 		l.addrs = append(l.addrs, m.API)
 	}
-	slices.Sort(l.ids)
-	switch {
-	case len(l.ids) != len(named):
-		return nil, fleet.NewError(fleet.ErrNotFound, "members", "not each of %s is a voter of this cluster, named once: 'fleetctl cluster status' shows them", strings.Join(named, ", "))
-	case 2*remain <= voters && len(away) > 0:
-		return nil, fleet.NewError(fleet.ErrConflict, "members", "without %s, and with %s not answering, %d of %d voters would remain, which is no majority: bring those back first", strings.Join(l.ids, ", "), strings.Join(away, ", "), remain, voters)
-	case 2*remain <= voters:
-		return nil, fleet.NewError(fleet.ErrConflict, "members", "without %s, %d of %d voters would remain, which is no majority: the drill would be the disaster", strings.Join(l.ids, ", "), remain, voters)
+	switch lost := 2*remain <= voters; {
+	case lost && t.majority:
+		l.quorum, l.addrs = true, all
+	case lost && len(away) > 0:
+		return nil, fleet.NewError(fleet.ErrConflict, "members", "without %s, and with %s not answering, %d of %d voters would remain, which is no majority: bring those back first", list(ids), list(away), remain, voters)
+	case lost:
+		return nil, fleet.NewError(fleet.ErrConflict, "members", "without %s, %d of %d voters would remain, which is no majority: the drill would be the disaster; --lose-majority says that it is meant", list(ids), remain, voters)
 	}
 	return l, nil
 }
 
 // loseMembers writes markers, kills members while it does, and goes on until writes are acknowledged again.
-func (a *app) loseMembers(ctx context.Context, cmd *cobra.Command, s *session, kind fleet.DrillKind, named []string, yes bool) (fleet.Drill, error) {
+func (a *app) loseMembers(ctx context.Context, cmd *cobra.Command, s *session, kind fleet.DrillKind, t toll, yes bool) (fleet.Drill, error) {
 	c, err := client.Get[client.ClusterStatus](ctx, s.Client, apiPath("cluster"), nil)
 	if err != nil {
 		return fleet.Drill{}, err
 	}
-	l, err := a.plan(ctx, c, kind, named)
+	l, err := a.plan(ctx, c, kind, t)
 	if err != nil {
 		return fleet.Drill{}, err
 	}
-	if err := a.confirm(cmd, yes, fmt.Sprintf("killing %s of cluster", strings.Join(l.ids, ", ")), string(c.ID)); err != nil {
+	what := "killing " + list(l.ids) + " of cluster"
+	if l.quorum {
+		what = "killing " + list(l.ids) + ", after which nothing can be written until they are back, of cluster"
+	}
+	if err := a.confirm(cmd, yes, what, string(c.ID)); err != nil {
 		return fleet.Drill{}, err
 	}
 	w := &markers{losses: l, now: time.Now}
@@ -99,7 +146,7 @@ func (a *app) loseMembers(ctx context.Context, cmd *cobra.Command, s *session, k
 	if w.survivors, err = client.New(l.options); err != nil {
 		return fleet.Drill{}, err
 	}
-	if w.drill, err = client.Post[fleet.Drill](ctx, s.Client, apiPath("drills"), client.DrillCreate{Kind: kind, Target: strings.Join(l.ids, ",")}); err != nil {
+	if w.drill, err = client.Post[fleet.Drill](ctx, s.Client, apiPath("drills"), client.DrillCreate{Kind: kind, Target: strings.Join(l.ids, ","), LoseMajority: l.quorum}); err != nil {
 		return fleet.Drill{}, err
 	}
 	if err := w.run(ctx); err != nil {
@@ -225,6 +272,9 @@ func (w *markers) finish(ctx context.Context) (fleet.Drill, error) {
 		}
 	}
 	d.Detail = fmt.Sprintf("%d of %d killed members are back", back, len(w.ids))
+	if w.quorum {
+		d.Detail += "; the quorum was lost, which was the point"
+	}
 	return w.record(ctx, d)
 }
 

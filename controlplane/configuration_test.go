@@ -187,7 +187,7 @@ func (s *source) number(e ast.Expr) (n int64, duration bool) {
 
 var typeNames = map[string]string{
 	"string": "text", "bool": "true or false", "int": "number", "uint16": "number", "time.Duration": "duration", "netip.Addr": "IP address",
-	"fleet.MemberID": "id", "fleet.NodeID": "id", "fleet.HostName": "DNS name",
+	"fleet.MemberID": "id", "fleet.RegionName": "id", "fleet.NodeID": "id", "fleet.HostName": "DNS name",
 }
 
 func (s *source) rows(b *bytes.Buffer, st *ast.StructType, goPath, yamlPath string) {

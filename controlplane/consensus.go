@@ -173,9 +173,12 @@ func (p proposer) Remove(ctx context.Context, id fleet.MemberID, retire func() e
 	if err != nil {
 		return err
 	}
-	remain, away := 0, []string{}
+	there, remain, away := false, 0, []string{}
 	for _, s := range servers {
-		if s.ID == id || s.Suffrage != consensus.Voter {
+		there = there || s.ID == id
+	}
+	for _, s := range servers {
+		if !there || s.ID == id || s.Suffrage != consensus.Voter {
 			continue
 		}
 		remain++
@@ -186,7 +189,7 @@ func (p proposer) Remove(ctx context.Context, id fleet.MemberID, retire func() e
 	if len(away) > 0 && 2*len(away) >= remain {
 		return fleet.NewError(fleet.ErrConflict, "member", "without member %s, %d members would remain and %s cannot be reached: start or remove those first, or the cluster loses its quorum", id, remain, strings.Join(away, ", "))
 	}
-	if remain == 0 {
+	if there && remain == 0 {
 		return fleet.NewError(fleet.ErrConflict, "member", "member %s is the last voter: add another before removing it", id)
 	}
 	if retire != nil {

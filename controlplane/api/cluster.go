@@ -192,6 +192,9 @@ func (a *API) memberJoin(ctx context.Context, in *Input[client.MemberJoin]) (*Bo
 	if err != nil {
 		return nil, err
 	}
+	if err := a.unseat(ctx, m.ID); err != nil {
+		return nil, err
+	}
 	if _, err := propose[fleet.Member](ctx, a, command.MemberJoin{Token: rec.ID, Member: m}); err != nil {
 		return nil, err
 	}
@@ -199,6 +202,21 @@ func (a *API) memberJoin(ctx context.Context, in *Input[client.MemberJoin]) (*Bo
 		Cluster: cluster.Cluster, Certificate: string(cert),
 		APICertificate: string(mtls.ServerChain(apiCert, []byte(cluster.APICA))), Members: a.view().Members(),
 	}}, nil
+}
+
+// unseat makes sure that a newcomer has no vote. One that was removed from the state keeps it in Raft for as long as no
+// leader took it: the one that began to may have gone. A member that comes back under that id, with an empty directory,
+// would vote at once, though it forgot what it had acknowledged, and what was committed with it could be lost.
+func (a *API) unseat(ctx context.Context, id fleet.MemberID) error {
+	if _, err := a.o.Consensus.ReadIndex(ctx); err != nil { // a new leader may not know yet that the id is taken
+		return err
+	}
+	return a.o.Consensus.Remove(ctx, id, func() error {
+		if _, taken := a.view().Member(id); taken {
+			return fleet.NewError(fleet.ErrConflict, "member", "member id %s is taken: choose another, or remove that member if it is gone for good", id)
+		}
+		return nil
+	})
 }
 
 func checkMember(m fleet.Member) error {

@@ -82,6 +82,8 @@ type sharedLog struct {
 	// refuse, if set, is asked before every proposal; an error of it is the answer.
 	refuse  func(fleet.MemberID) error
 	members []*replica
+	// left are voters of Raft that the state does not know any more.
+	left map[fleet.MemberID]bool
 }
 
 type replica struct {
@@ -175,8 +177,14 @@ func (*replica) Admit(_ context.Context, _ fleet.MemberID, _ string, known func(
 	return known()
 }
 
-func (*replica) Remove(_ context.Context, _ fleet.MemberID, retire func() error) error {
-	return retire()
+func (r *replica) Remove(_ context.Context, id fleet.MemberID, retire func() error) error {
+	err := retire()
+	if err == nil {
+		r.log.mu.Lock()
+		defer r.log.mu.Unlock()
+		delete(r.log.left, id)
+	}
+	return err
 }
 
 // TransferLeadership makes another member lead, if one is named.

@@ -35,6 +35,8 @@ type trackedFSM struct {
 	applied, recovered, passed uint64
 	// changed is closed at the next Apply; nil while nobody waits.
 	changed chan struct{}
+	// closing is closed when the member stops: nothing takes its time then.
+	closing <-chan struct{}
 }
 
 // Apply implements raft.FSM. A panic of the state machine is left to end the process (see the package comment); the
@@ -159,7 +161,7 @@ func (f *trackedFSM) Snapshot() (raft.FSMSnapshot, error) {
 		return nil, err
 	}
 	f.growth.begin()
-	return ownSnapshot{s}, nil
+	return ownSnapshot{s, f.closing}, nil
 }
 
 // has reports whether the command at index, or a later one, was applied here.

@@ -116,11 +116,12 @@ func open(o Options, p parts) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache log entries: %w", err)
 	}
+	closing := make(chan struct{})
 	n := &Node{
 		member: o.Member, log: tel.Logger, logs: cached, parts: p,
-		fsm:       &trackedFSM{fsm: o.FSM, log: tel.Logger, observe: applySeconds(tel), mark: p.applied, growth: newGrowth(o.SnapshotBytes)},
+		fsm:       &trackedFSM{fsm: o.FSM, log: tel.Logger, observe: applySeconds(tel), mark: p.applied, growth: newGrowth(o.SnapshotBytes), closing: closing},
 		advertise: p.transport.LocalAddr(),
-		closing:   make(chan struct{}),
+		closing:   closing,
 	}
 	p.snapshots = snapshotStore{p.snapshots, n.holds}
 	if err := n.fsm.resume(p, p.marked); err != nil {

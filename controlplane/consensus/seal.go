@@ -128,6 +128,9 @@ func (s *sealingSink) Close() error {
 	return writeSynced(filepath.Join(s.dir, sealFile), sum)
 }
 
+// sync makes what was written so far durable; Raft's store has it in a directory of another name until it is whole.
+func (s *sealingSink) sync() error { return syncFile(filepath.Join(s.dir+".tmp", "state.bin")) }
+
 // Cancel implements raft.SnapshotSink.
 func (s *sealingSink) Cancel() error {
 	s.cancelled = true

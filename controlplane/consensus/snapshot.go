@@ -37,6 +37,8 @@ type guardedSink struct {
 	stale func() bool
 	// wanted says that it was looked at, or that it is this member's own.
 	wanted bool
+	// pace, if set, slows down the writer.
+	pace *pace
 }
 
 // Write implements io.Writer.
@@ -45,16 +47,31 @@ func (s *guardedSink) Write(b []byte) (int, error) {
 		return 0, fmt.Errorf("%w: a snapshot up to entry %d arrived after that entry did", fleet.ErrStale, s.index)
 	}
 	s.wanted = true
-	return s.SnapshotSink.Write(b)
+	n, err := s.SnapshotSink.Write(b)
+	if err == nil && s.pace != nil {
+		err = s.pace.wrote(n, s.sync)
+	}
+	return n, err
 }
 
-// ownSnapshot tells the sink that it is this member's.
-type ownSnapshot struct{ raft.FSMSnapshot }
+// sync makes what was written so far durable, where the store can.
+func (s *guardedSink) sync() error {
+	if f, ok := s.SnapshotSink.(interface{ sync() error }); ok {
+		return f.sync()
+	}
+	return nil
+}
+
+// ownSnapshot tells the sink that it is this member's: it takes its time.
+type ownSnapshot struct {
+	raft.FSMSnapshot
+	closing <-chan struct{}
+}
 
 // Persist implements raft.FSMSnapshot.
 func (s ownSnapshot) Persist(sink raft.SnapshotSink) error {
 	if g, ok := sink.(*guardedSink); ok {
-		g.wanted = true
+		g.wanted, g.pace = true, &pace{hurry: s.closing}
 	}
 	return s.FSMSnapshot.Persist(sink)
 }

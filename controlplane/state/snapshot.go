@@ -63,6 +63,7 @@ var tablesSince = map[Table]int{Keys: 2, Origins: 2}
 // WriteTo writes a snapshot of the view.
 func (v *View) WriteTo(w io.Writer) (int64, error) {
 	out := &digester{w: bufio.NewWriterSize(w, 1<<16), sum: sha256.New()}
+	out.rows = json.NewEncoder(&out.buf)
 	if err := out.line(line{Format: snapshotFormat}); err != nil {
 		return out.n, err
 	}
@@ -96,7 +97,9 @@ type digester struct {
 	w   *bufio.Writer
 	sum hash.Hash
 	n   int64
-	buf bytes.Buffer
+	// buf takes one row at a time, encoded by rows.
+	buf  bytes.Buffer
+	rows *json.Encoder
 }
 
 func (d *digester) line(l line) error {
@@ -120,7 +123,7 @@ func (d *digester) row(t Table, row any) error {
 	d.buf.WriteString(rowHead)
 	d.buf.WriteString(string(t))
 	d.buf.WriteString(rowInner)
-	if err := json.NewEncoder(&d.buf).Encode(row); err != nil {
+	if err := d.rows.Encode(row); err != nil {
 		return fmt.Errorf("write snapshot: table %s: %w", t, err)
 	}
 	d.buf.Truncate(d.buf.Len() - 1) // the encoder's newline

@@ -35,7 +35,9 @@ type trackedFSM struct {
 	applied, recovered, passed uint64
 	// changed is closed at the next Apply; nil while nobody waits.
 	changed chan struct{}
-	// closing is closed when the member stops: nothing takes its time then.
+	// restores counts the snapshots of the leader that took the place of the state.
+	restores int
+	// closing is closed when the member stops.
 	closing <-chan struct{}
 }
 
@@ -151,7 +153,7 @@ func (f *trackedFSM) resume(p parts, marked uint64) error {
 // applied what was recovered.
 func (f *trackedFSM) Snapshot() (raft.FSMSnapshot, error) {
 	f.mu.Lock()
-	ahead := f.passed < f.recovered
+	ahead, restores := f.passed < f.recovered, f.restores
 	f.mu.Unlock()
 	if ahead {
 		return nil, raft.ErrNothingNewToSnapshot
@@ -161,7 +163,16 @@ func (f *trackedFSM) Snapshot() (raft.FSMSnapshot, error) {
 		return nil, err
 	}
 	f.growth.begin()
-	return ownSnapshot{s, f.closing}, nil
+	return ownSnapshot{s, &pace{
+		closing: f.closing, hurry: func() bool { return f.growth.passed() > 0 }, replaced: func() bool { return f.restored() != restores },
+	}}, nil
+}
+
+// restored says how often a snapshot of the leader took the place of the state.
+func (f *trackedFSM) restored() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.restores
 }
 
 // has reports whether the command at index, or a later one, was applied here.
@@ -175,6 +186,7 @@ func (f *trackedFSM) has(index uint64) bool {
 func (f *trackedFSM) Restore(r io.ReadCloser) error {
 	f.mu.Lock()
 	f.recovered = 0
+	f.restores++
 	f.mu.Unlock()
 	f.growth.begin()
 	return f.fsm.Restore(r)

@@ -61,7 +61,8 @@ func (g *growth) passed() uint64 {
 }
 
 // bound takes a snapshot whenever the log has grown by the limit, until Close, and keeps no more entries behind it than
-// made the limit: the log stays below twice the limit and what TrailingLogs small entries take.
+// made the limit. A snapshot takes its time until the log has grown by the limit again: the log stays below three times
+// the limit, what arrives while a snapshot is written at full speed, and what TrailingLogs small entries take.
 func (n *Node) bound(trailing uint64) {
 	for {
 		select {
@@ -76,6 +77,11 @@ func (n *Node) bound(trailing uint64) {
 			}
 			if errors.Is(err, raft.ErrRaftShutdown) {
 				return
+			}
+			select {
+			case <-n.closing:
+				return // which gave up the snapshot
+			default:
 			}
 			n.log.WarnContext(context.Background(), "log not shortened, trying again", "member", n.member, "err", err)
 			select {

@@ -1,8 +1,11 @@
 package consensus
 
 import (
+	"fmt"
 	"os"
 	"time"
+
+	"github.com/edgefleet/edgefleet/fleet"
 )
 
 const (
@@ -13,16 +16,33 @@ const (
 	longestPause = 100 * time.Millisecond
 	// syncBytes is after how many bytes they are synced: a large file that is synced at its end alone fills the queue of
 	// the disk that the log is on, and every entry waits behind it.
-	syncBytes = 4 << 20
+	syncBytes = 1 << 20
 )
 
-// pace slows a writer down.
+// pace slows down who writes a snapshot, and ends it when it is of no use any more.
 type pace struct {
-	// hurry ends every pause: the member stops.
-	hurry <-chan struct{}
+	// closing is closed when the member stops, which waits for its snapshot.
+	closing <-chan struct{}
+	// hurry reports that there is no time to rest: the log grows faster than the snapshot that would shorten it.
+	hurry func() bool
+	// replaced reports that the state is another one: the leader sent its snapshot.
+	replaced func() bool
 	// since is when the last pause ended, unsynced what was written since the last sync.
 	since    time.Time
 	unsynced int
+}
+
+// before is called before each write: with an error, the snapshot is given up.
+func (p *pace) before() error {
+	select {
+	case <-p.closing:
+		return fmt.Errorf("snapshot given up: %w", errClosed)
+	default:
+	}
+	if p.replaced() {
+		return fmt.Errorf("%w: snapshot given up: the leader's took the place of the state", fleet.ErrStale)
+	}
+	return nil
 }
 
 // wrote is called after each write, with its length; sync makes what was written durable.
@@ -30,19 +50,16 @@ func (p *pace) wrote(n int, sync func() error) error {
 	if p.unsynced += n; p.unsynced >= syncBytes {
 		p.unsynced = 0
 		if err := sync(); err != nil {
-			return err
+			return fmt.Errorf("sync the snapshot: %w", err)
 		}
 	}
-	rest := time.Duration(float64(time.Since(p.since)) * paceShare / (1 - paceShare))
-	if p.since.IsZero() {
-		rest = 0
-	}
-	if rest > 0 {
+	if !p.since.IsZero() && !p.hurry() {
+		rest := time.Duration(float64(time.Since(p.since)) * paceShare / (1 - paceShare))
 		pause := time.NewTimer(min(rest, longestPause))
 		defer pause.Stop()
 		select {
 		case <-pause.C:
-		case <-p.hurry:
+		case <-p.closing:
 		}
 	}
 	p.since = time.Now()
@@ -55,6 +72,6 @@ func syncFile(path string) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = f.Close() }()
+	defer func() { _ = f.Close() }() // it was opened for its sync only
 	return f.Sync()
 }

@@ -37,7 +37,7 @@ type guardedSink struct {
 	stale func() bool
 	// wanted says that it was looked at, or that it is this member's own.
 	wanted bool
-	// pace, if set, slows down the writer.
+	// pace slows down the writer; nil for a leader's snapshot, which the member cannot do without.
 	pace *pace
 }
 
@@ -47,6 +47,11 @@ func (s *guardedSink) Write(b []byte) (int, error) {
 		return 0, fmt.Errorf("%w: a snapshot up to entry %d arrived after that entry did", fleet.ErrStale, s.index)
 	}
 	s.wanted = true
+	if s.pace != nil {
+		if err := s.pace.before(); err != nil {
+			return 0, err
+		}
+	}
 	n, err := s.SnapshotSink.Write(b)
 	if err == nil && s.pace != nil {
 		err = s.pace.wrote(n, s.sync)
@@ -65,13 +70,13 @@ func (s *guardedSink) sync() error {
 // ownSnapshot tells the sink that it is this member's: it takes its time.
 type ownSnapshot struct {
 	raft.FSMSnapshot
-	closing <-chan struct{}
+	pace *pace
 }
 
 // Persist implements raft.FSMSnapshot.
 func (s ownSnapshot) Persist(sink raft.SnapshotSink) error {
 	if g, ok := sink.(*guardedSink); ok {
-		g.wanted, g.pace = true, &pace{hurry: s.closing}
+		g.wanted, g.pace = true, s.pace
 	}
 	return s.FSMSnapshot.Persist(sink)
 }

@@ -45,6 +45,16 @@ func usable(v *state.View, t fleet.Token, now time.Time) bool {
 	return ok && !u.Spec.Disabled
 }
 
+// still refuses what a token asks for that ended since.
+func (a *API) still(ctx context.Context) error {
+	if id := callerOf(ctx).token.ID; id != "" {
+		if _, ok := a.current(id); !ok {
+			return errEnded
+		}
+	}
+	return nil
+}
+
 // current is a token as it is now; false if it is good for nothing any more.
 func (a *API) current(id fleet.TokenID) (fleet.Token, bool) {
 	v := a.view()

@@ -144,10 +144,10 @@ func newAPI(o Options) *API {
 	if o.ForwardWaiting == nil {
 		o.ForwardWaiting = o.Forward
 	}
-	if o.Consensus != nil {
-		o.Consensus = watched{o.Consensus}
-	}
 	a := &API{o: o, mux: http.NewServeMux(), ops: map[string]operation{}, limiter: newLimiter(), callers: newCallers(o.Callers), waiting: newWaiting(), metrics: newMetrics(o.Telemetry), tails: newTails(), sessions: newSessions(), uses: &uses{seen: map[fleet.TokenID]time.Time{}}, settleTimeout: settleTimeout, bodyTimeout: bodyTimeout}
+	if o.Consensus != nil {
+		a.o.Consensus = watched{o.Consensus, a.still}
+	}
 	a.huma = humago.New(a.mux, config())
 	for _, register := range []func(){
 		a.registerCluster, a.registerSnapshots, a.registerBackups, a.registerDrills, a.registerMembers, a.registerTenants, a.registerHosts, a.registerRules, a.registerNodes, a.registerLocks, a.registerEvents, a.registerEdge, a.registerAudit,

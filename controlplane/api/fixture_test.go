@@ -475,6 +475,9 @@ func (a *answer) checkProblem(what string) {
 	}
 	must(a.t, json.Unmarshal(a.body, &a.Problem))
 	p := a.Problem
+	if (a.status == 429 || a.status == 503) && a.header.Get("Retry-After") == "" && p.Kind != "sealed" {
+		a.t.Errorf("%s: %d does not say when to try again", what, a.status)
+	}
 	if p.Type != "urn:edgefleet:problem:"+p.Kind || p.Title == "" || p.Status != a.status || p.Detail == "" || p.Kind == "" ||
 		p.RequestID == "" || len(p.TraceID) != 32 || p.RequestID != a.header.Get("X-Request-Id") || len(a.header.Values("X-Request-Id")) != 1 {
 		a.t.Errorf("%s: incomplete problem %s (X-Request-Id %v)", what, a.body, a.header.Values("X-Request-Id"))

@@ -57,47 +57,70 @@ func (h heldError) Error() string { return "approval " + string(h.ID) + " is wai
 // GetStatus implements huma.StatusError.
 func (heldError) GetStatus() int { return http.StatusAccepted }
 
-// hold stores a risky request for a second person to approve, and returns it as a heldError; nil lets it through.
-func (a *API) hold(ctx context.Context, op operation, in any) error {
+// hold stores a risky request for a second person to approve, and returns it as a heldError; without an error the request
+// goes on, in the context that is returned.
+func (a *API) hold(ctx context.Context, op operation, in any) (context.Context, error) {
 	is, named := risky[op.id]
 	c := callerOf(ctx)
 	if !named || c.approval != "" || !a.view().Access().FourEyes || !is(a, in) {
-		return nil
+		return ctx, nil
 	}
 	if !c.token.Own() {
-		return notOwn("asked for")
-	}
-	digest := digestOf(in)
-	if op.upload > 0 {
-		if ap, ok := a.uploadApproval(op, c, digest); ok && ap.State == fleet.ApprovalApproved {
-			return nil
-		} else if ok { // asked for already
-			return heldError{ap}
-		}
+		return ctx, notOwn("asked for")
 	}
 	ap := fleet.Approval{
-		ID: fleet.ApprovalID(newID("ap")), Operation: op.id, Method: c.request.Method, Path: c.request.URL.RequestURI(),
-		Body: digest, IfMatch: c.request.Header.Get(headerIfMatch), Requester: c.token.Owner, Token: c.token.ID, ExpiresAt: a.o.Now().UTC().Add(fleet.ApprovalLife),
+		ID: fleet.ApprovalID(newID("ap")), Operation: op.id, Method: c.request.Method, Path: c.request.URL.RequestURI(), Reason: c.reason,
+		IfMatch: c.request.Header.Get(headerIfMatch), Requester: c.token.Owner, Token: c.token.ID, ExpiresAt: a.o.Now().UTC().Add(fleet.ApprovalLife),
 	}
-	if c.request.GetBody != nil {
-		rd, err := c.request.GetBody()
-		if err != nil {
-			return err
-		}
-		b, err := io.ReadAll(rd)
-		if err != nil {
-			return fmt.Errorf("read the request again: %w", err)
-		}
-		ap.Body = string(b)
+	var err error
+	if ap.Body, err = c.held(op, in); err != nil {
+		return ctx, err
 	}
-	h := a.header(ctx)
-	ap.Reason = h.Reason
-	obj, err := a.o.Consensus.Propose(ctx, h, command.ApprovalPut{Approval: ap})
+	asked, again := a.asked(ap)
+	switch {
+	case again && asked.State == fleet.ApprovalPending:
+		return ctx, heldError{asked}
+	case again && op.upload > 0:
+		return context.WithValue(ctx, uploadKey{}, asked), nil
+	}
+	obj, err := a.o.Consensus.Propose(ctx, a.header(ctx), command.ApprovalPut{Approval: ap})
 	if err != nil {
-		return err
+		return ctx, err
 	}
-	held, _ := obj.(fleet.Approval)
-	return heldError{held}
+	made, _ := obj.(fleet.Approval)
+	return ctx, heldError{made}
+}
+
+// held is what an approval keeps of a request's body: all of it, or the digest of an upload.
+func (c caller) held(op operation, in any) (string, error) {
+	if op.upload > 0 {
+		return digestOf(in)
+	}
+	if c.request.GetBody == nil {
+		return "", nil
+	}
+	rd, err := c.request.GetBody()
+	if err != nil {
+		return "", err
+	}
+	b, err := io.ReadAll(rd)
+	if err != nil {
+		return "", fmt.Errorf("read the request again: %w", err)
+	}
+	return string(b), nil
+}
+
+// asked finds the same request of the same person that was made before and still counts.
+func (a *API) asked(like fleet.Approval) (fleet.Approval, bool) {
+	now := a.o.Now()
+	for _, ap := range a.view().Approvals() {
+		same := ap.Operation == like.Operation && ap.Method == like.Method && ap.Path == like.Path && ap.Body == like.Body && ap.IfMatch == like.IfMatch
+		open := ap.State == fleet.ApprovalPending || ap.State == fleet.ApprovalApproved
+		if same && open && ap.Requester == like.Requester && now.Before(ap.ExpiresAt) {
+			return ap, true
+		}
+	}
+	return fleet.Approval{}, false
 }
 
 func notOwn(what string) error {

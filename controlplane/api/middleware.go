@@ -87,7 +87,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, c *caller) error {
 	if op.scope != public && c.anonymous() {
 		return a.authorize(op, *c, "") // before a byte of the body is read
 	}
-	left, err := a.callers.enter(c.limitKey(), op.long || r.URL.Query().Has("index"), a.o.Now())
+	left, err := a.callers.enter(c.limitKey(), op.long || waitsFor[op.id] != nil && r.URL.Query().Has("index"), a.o.Now())
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -188,10 +189,11 @@ func handle[I, O any](a *API, op operation, h func(ctx context.Context, in *I) (
 	a.ops[op.pattern()] = op
 	huma.Register(a.huma, o, func(ctx context.Context, in *I) (*O, error) {
 		out, err := a.once(ctx, new(O), func() (any, error) {
-			if err := a.hold(ctx, op, in); err != nil {
+			approved, err := a.hold(ctx, op, in)
+			if err != nil {
 				return nil, err
 			}
-			return h(ctx, in)
+			return h(approved, in)
 		})
 		if err == nil {
 			if t, ok := out.(interface{ tag() }); ok {
@@ -223,7 +225,7 @@ func handle[I, O any](a *API, op operation, h func(ctx context.Context, in *I) (
 func (a *API) guard(op operation) func(huma.Context, func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
 		c := callerOf(ctx.Context())
-		if err := a.authorize(op, c, fleet.TenantID(ctx.Param("tenant"))); err != nil {
+		if err := cmp.Or(a.still(ctx.Context()), a.authorize(op, c, fleet.TenantID(ctx.Param("tenant")))); err != nil {
 			if err = a.refusal(ctx.Context(), err); takenBack(ctx.Context(), err) {
 				return
 			}

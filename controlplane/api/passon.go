@@ -201,8 +201,12 @@ func takenBack(ctx context.Context, err error) bool {
 	return ok && t.failed(err)
 }
 
-// watched notes in a request's attempt what was proposed for it.
-type watched struct{ Consensus }
+// watched notes in a request's attempt what was proposed for it, and proposes nothing for a token that ended meanwhile: a
+// request may take as long as its body.
+type watched struct {
+	Consensus
+	still func(ctx context.Context) error
+}
 
 // note takes the result of whatever changes the log.
 func note(ctx context.Context, err error) {
@@ -213,6 +217,9 @@ func note(ctx context.Context, err error) {
 
 // Propose implements Consensus.
 func (w watched) Propose(ctx context.Context, h command.Header, b command.Body) (any, error) {
+	if err := w.still(ctx); err != nil {
+		return nil, err
+	}
 	obj, err := w.Consensus.Propose(ctx, h, b)
 	note(ctx, err)
 	return obj, err

@@ -58,7 +58,7 @@ func problem(err error, c caller) problemError {
 	switch {
 	case errors.As(err, &retry):
 		p.header.Set("Retry-After", strconv.Itoa(max(1, int((retry.after+time.Second-1)/time.Second))))
-	case p.Kind == "unavailable":
+	case p.Kind == "unavailable", p.Kind == "rate_limited":
 		p.header.Set("Retry-After", "1")
 	case p.Status == http.StatusUnauthorized:
 		p.header.Set("WWW-Authenticate", `Bearer realm="edgefleet"`)

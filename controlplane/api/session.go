@@ -11,7 +11,7 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
-// errEnded ends what is open when its token ends.
+// errEnded ends what is open or under way when its token ends.
 var errEnded = fleet.NewError(fleet.ErrUnauthenticated, "token", "the API token ended")
 
 // sessions are the reads that are under way: streams and blocking queries may last for hours, and end with their token.

@@ -42,7 +42,7 @@ func (a *API) registerSave() {
 		return &huma.StreamResponse{Body: func(hc huma.Context) {
 			_, w := humago.Unwrap(hc)
 			w.Header().Set("Content-Type", snapshot.MediaType)
-			e, err := backup.Write(downloading{w, http.NewResponseController(w)}, source)
+			e, err := backup.Write(downloading{ctx, w, http.NewResponseController(w)}, source)
 			if err != nil {
 				a.o.Telemetry.Logger.WarnContext(ctx, "snapshot not sent", "request_id", callerOf(ctx).requestID, "err", err)
 				panic(http.ErrAbortHandler) // the client must see that it broke off
@@ -71,7 +71,7 @@ func (a *API) registerRestore() {
 		if err != nil {
 			return nil, err
 		}
-		approved := a.carrying(ctx, op, in)
+		approved := carrying(ctx)
 		return &huma.StreamResponse{Body: func(hc huma.Context) {
 			r, w := humago.Unwrap(hc)
 			rec, err := a.restoreBody(ctx, approved, r.Body, digest, statement)
@@ -142,7 +142,8 @@ func (a *API) stageAndRestore(ctx, approved context.Context, f *os.File, e snaps
 	id := newID("restore")
 	defer func() {
 		if err != nil { // nothing was restored; the parts are only in the way, and go with the next restore at the latest
-			_, dropped := propose[any](context.WithoutCancel(ctx), a, command.SnapshotStage{Restore: id})
+			ours := context.WithValue(context.WithoutCancel(ctx), callerKey{}, caller{requestID: callerOf(ctx).requestID}) // the token may have ended
+			_, dropped := propose[any](ours, a, command.SnapshotStage{Restore: id})
 			if dropped != nil {
 				a.o.Telemetry.Logger.WarnContext(ctx, "parts of a restore are still staged", "restore", id, "err", dropped)
 			}

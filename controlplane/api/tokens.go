@@ -112,13 +112,16 @@ func (a *API) issue(ctx context.Context, t fleet.Token, replaces fleet.TokenID) 
 func (a *API) tokenRotate(ctx context.Context, in *Input[client.TokenRotate]) (*Body[client.TokenCreated], error) {
 	old := callerOf(ctx).token
 	t := fleet.Token{Role: old.Role, Tenant: old.Tenant, Owner: old.Owner, Permissions: old.Permissions, Comment: old.Comment}
-	ttl := in.Body.TTL
+	ttl, life := in.Body.TTL, old.ExpiresAt.Sub(old.CreatedAt).Round(time.Minute)
 	if ttl == "" && !old.ExpiresAt.IsZero() {
-		ttl = min(old.ExpiresAt.Sub(old.CreatedAt).Round(time.Minute), a.view().Access().MaxTokenLife()).String()
+		ttl = min(life, a.view().Access().MaxTokenLife()).String()
 	}
 	var err error
 	if t.ExpiresAt, err = a.tokenEnd(ttl, t.Owner != ""); err != nil {
 		return nil, err
+	}
+	if !old.ExpiresAt.IsZero() && t.ExpiresAt.After(a.o.Now().Add(life)) { // who was let in for an hour does not stay for a year
+		return nil, fleet.Invalid("ttl", "%q is longer than the %s for which the token was made: ask for a new token with that life", ttl, life)
 	}
 	return a.issue(ctx, t, old.ID)
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
@@ -40,14 +41,18 @@ func (u *uploading) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// downloading extends the limit of a server's answer by what the client takes.
+// downloading extends the limit of a server's answer by what the client takes, until ctx ends, as it does with the token.
 type downloading struct {
-	w  io.Writer
-	rc *http.ResponseController
+	ctx context.Context //nolint:containedctx // of the one request that it answers
+	w   io.Writer
+	rc  *http.ResponseController
 }
 
 // Write implements io.Writer.
 func (d downloading) Write(p []byte) (int, error) {
+	if d.ctx.Err() != nil {
+		return 0, context.Cause(d.ctx)
+	}
 	_ = d.rc.SetWriteDeadline(time.Now().Add(writeTimeout / 4))
 	return d.w.Write(p)
 }

@@ -69,7 +69,7 @@ type (
 	}
 	// TokenRotate replaces the token that is used.
 	TokenRotate struct {
-		TTL string `json:"ttl,omitempty" doc:"life of the new token; default as the old one's"`
+		TTL string `json:"ttl,omitempty" doc:"life of the new token; default as the old one's, which is also the most, unless that has no end"`
 	}
 	// TokenUses tells when tokens were used.
 	TokenUses struct {

@@ -387,6 +387,12 @@ func TestAMemberThatStartsAloneAnswersFromWhatItHad(t *testing.T) {
 	for _, m := range c.members {
 		m.stop(t)
 	}
+	left := []string{c.members[1].config.DataDir + "/drill-1/data", c.members[1].config.DataDir + "/upload-2", c.members[1].config.DataDir + "/backup-3"}
+	for _, dir := range left { // by a member that was killed: a copy of the state, keys in it
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
 	alone := c.run(c.members[1].config)
 	cl := c.must(client.New(client.Options{Addrs: []string{alone.config.APIListen}, CACert: c.cacert, Token: c.token}))
 	c.await("a stale read is answered", func() bool {
@@ -397,6 +403,11 @@ func TestAMemberThatStartsAloneAnswersFromWhatItHad(t *testing.T) {
 		t.Errorf("a linearizable read: %v", err)
 	}
 	c.await("/readyz says that there is no leader", func() bool { return strings.Contains(readyz(t, alone), "no leader") })
+	for _, dir := range left {
+		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is left: %v", dir, err)
+		}
+	}
 	q := new(dns.Msg)
 	q.SetQuestion("edge.example.", dns.TypeSOA)
 	if a, err := dns.ExchangeContext(t.Context(), q, alone.config.DNSListen); err != nil || a.Rcode != dns.RcodeSuccess || len(a.Answer) == 0 {

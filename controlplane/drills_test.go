@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,16 +16,32 @@ import (
 // rehearse runs a restore drill to its end.
 func (c *cluster) rehearse() fleet.Drill {
 	c.t.Helper()
+	d := c.rehearsal()
+	c.await("the drill ended", func() bool {
+		d = c.drill(d.ID)
+		return d.State != fleet.DrillRunning
+	})
+	return d
+}
+
+// rehearsal begins a restore drill.
+func (c *cluster) rehearsal() fleet.Drill {
+	c.t.Helper()
 	d, err := client.Post[fleet.Drill](c.t.Context(), c.client(), "/v1/drills", client.DrillCreate{Kind: fleet.DrillRestore})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.await("the drill ended", func() bool {
-		now, err := client.Get[fleet.Drill](c.t.Context(), c.client(), "/v1/drills/"+d.ID, nil)
-		if err == nil {
-			d = now
-		}
-		return err == nil && d.State != fleet.DrillRunning
+	return d
+}
+
+// drill is how a drill stands.
+func (c *cluster) drill(id string) fleet.Drill {
+	c.t.Helper()
+	var d fleet.Drill
+	c.await("the drill is shown", func() bool {
+		var err error
+		d, err = client.Get[fleet.Drill](c.t.Context(), c.client(), "/v1/drills/"+id, nil)
+		return err == nil
 	})
 	return d
 }
@@ -76,6 +93,24 @@ func TestARestoreDrillBringsTheNewestBackupBackOnTheSide(t *testing.T) {
 	}
 	if d = c.rehearse(); d.State != fleet.DrillFailed || !strings.Contains(d.Detail, "there is no backup") {
 		t.Errorf("without a backup: %+v", d)
+	}
+	if err := syscall.Mkfifo(file, 0o600); err != nil { // from which nobody ever reads anything
+		t.Fatal(err)
+	}
+	broken := c.rehearsal()
+	c.await("the drill was taken up", func() bool { return c.drill(broken.ID).Detail != "" })
+	c.members[0].stop(t) // as one would end whose memory the drill used up
+	if err := os.WriteFile(file+".whole", b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(file+".whole", file); err != nil {
+		t.Fatal(err)
+	}
+	c.members = nil
+	c.run(first)
+	c.await("a drill that ended its leader is not begun anew", func() bool { return c.drill(broken.ID).State == fleet.DrillFailed })
+	if d = c.drill(broken.ID); !strings.Contains(d.Detail, "m1") || !strings.Contains(d.Detail, "run it again") || d.EndedAt.IsZero() {
+		t.Errorf("a drill that was broken off: %+v", d)
 	}
 	if rest, err := filepath.Glob(filepath.Join(first.DataDir, "drill-*")); err != nil || len(rest) != 0 {
 		t.Errorf("drills left %v, %v", rest, err)

@@ -41,10 +41,13 @@ const (
 	retry = time.Minute
 	// patience bounds one attempt: a service that takes the bytes and never answers must not end the schedule.
 	patience = 30 * time.Minute
+	// glance bounds a listing.
+	glance = 2 * time.Minute
 )
 
 // Loop makes backups at intervals, on the leader. When the last one was made is read from the names at the target, so
-// that a new leader goes on where the one before stopped.
+// that a new leader goes on where the one before stopped. A backup counts once it was read back: until then it replaces
+// none that is older.
 type Loop struct {
 	o     LoopOptions
 	taken metric.Int64Counter
@@ -54,11 +57,16 @@ type Loop struct {
 	kept   []fleet.Backup
 	last   *fleet.Backup
 	err    error
+
+	// verified names the backup that Run read back last.
+	verified string
 }
 
 // NewLoop makes the loop; one a telemetry.
 func NewLoop(o LoopOptions) *Loop {
 	l := &Loop{o: o, taken: o.Telemetry.Counter("edgefleet_backups_total")}
+	l.count(context.Background(), "ok", 0) // so that the first failure is an increase
+	l.count(context.Background(), "failed", 0)
 	o.Telemetry.Gauge("edgefleet_backup_age_seconds", func() []observability.Sample {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -107,9 +115,13 @@ func (l *Loop) result(ctx context.Context, err error) {
 	l.err = err
 	l.o.Telemetry.Health.Degrade("backup", err)
 	if err != nil {
-		l.taken.Add(ctx, 1, metric.WithAttributes(attribute.String("result", "failed")))
+		l.count(ctx, "failed", 1)
 		l.o.Telemetry.Logger.ErrorContext(ctx, "scheduled backup failed, it is tried again", "err", err)
 	}
+}
+
+func (l *Loop) count(ctx context.Context, result string, n int64) {
+	l.taken.Add(ctx, n, metric.WithAttributes(attribute.String("result", result)))
 }
 
 func (l *Loop) know(kept []fleet.Backup, last *fleet.Backup) {
@@ -127,10 +139,12 @@ func (l *Loop) step(ctx context.Context) (time.Duration, error) {
 		return 0, err
 	}
 	now := l.o.Now()
-	last := newest(kept, now)
+	last, doubt := l.trusted(ctx, newest(kept, now))
 	l.know(kept, last)
 	if last != nil {
-		if wait := last.Time.Add(l.o.Every).Sub(now); wait > 0 {
+		if wait := last.Time.Add(l.o.Every).Sub(now); doubt != nil && wait > 0 {
+			return 0, doubt
+		} else if wait > 0 {
 			return min(wait, l.o.Every), l.prune(ctx, kept, last)
 		}
 	}
@@ -140,29 +154,62 @@ func (l *Loop) step(ctx context.Context) (time.Duration, error) {
 	}
 	kept = append(kept, b)
 	l.know(kept, &b)
-	l.taken.Add(ctx, 1, metric.WithAttributes(attribute.String("result", "ok")))
+	l.count(ctx, "ok", 1)
 	l.o.Telemetry.Logger.InfoContext(ctx, "backup made", "backup", b.Name, "index", b.Index)
 	return l.o.Every, l.prune(ctx, kept, &b)
+}
+
+// trusted is last, or nil if it is damaged: another one is made then. One that cannot be read now is in doubt.
+func (l *Loop) trusted(ctx context.Context, last *fleet.Backup) (*fleet.Backup, error) {
+	if last == nil || last.Name == l.verified {
+		return last, nil
+	}
+	switch _, err := l.verify(ctx, last.Name); {
+	case errors.Is(err, fleet.ErrCorrupt):
+		l.o.Telemetry.Logger.ErrorContext(ctx, "the newest backup is damaged, another one is made", "backup", last.Name, "err", err)
+		return nil, nil
+	case err != nil:
+		return last, err
+	}
+	l.verified = last.Name
+	return last, nil
+}
+
+// verify reads a backup back to its end.
+func (l *Loop) verify(ctx context.Context, name string) (snapshot.Envelope, error) {
+	r, err := l.o.Target.Get(ctx, name)
+	if err != nil {
+		return snapshot.Envelope{}, err
+	}
+	e, err := snapshot.Verify(r)
+	if err = errors.Join(err, r.Close()); err != nil {
+		return e, fmt.Errorf("read backup %s back: %w", name, err)
+	}
+	return e, nil
 }
 
 // newest is the last backup that was made before now: one that a clock which was wrong dated into the future must not
 // keep others from being made.
 func newest(kept []fleet.Backup, now time.Time) *fleet.Backup {
 	for _, b := range slices.Backward(kept) {
-		if b.Time.Before(now.Add(fleet.MaxClockSkew)) {
+		if !future(b, now) {
 			return &b
 		}
 	}
 	return nil
 }
 
-// prune deletes the oldest of what is more than Keep.
+func future(b fleet.Backup, now time.Time) bool { return !b.Time.Before(now.Add(fleet.MaxClockSkew)) }
+
+// prune deletes what is more than Keep: first what is dated into the future, which would never be the oldest, then the
+// oldest.
 func (l *Loop) prune(ctx context.Context, kept []fleet.Backup, last *fleet.Backup) error {
 	for len(kept) > l.o.Keep {
-		if err := l.o.Target.Delete(ctx, kept[0].Name); err != nil {
+		i := max(0, slices.IndexFunc(kept, func(b fleet.Backup) bool { return future(b, l.o.Now()) }))
+		if err := l.o.Target.Delete(ctx, kept[i].Name); err != nil {
 			return err
 		}
-		kept = kept[1:]
+		kept = slices.Delete(kept, i, i+1)
 		l.know(kept, last)
 	}
 	return nil
@@ -170,6 +217,8 @@ func (l *Loop) prune(ctx context.Context, kept []fleet.Backup, last *fleet.Backu
 
 // Kept lists the backups of this cluster at the target, the oldest first.
 func (l *Loop) Kept(ctx context.Context) ([]fleet.Backup, error) {
+	ctx, cancel := context.WithTimeout(ctx, glance)
+	defer cancel()
 	names, err := l.o.Target.List(ctx)
 	if err != nil {
 		return nil, err
@@ -258,5 +307,16 @@ func (l *Loop) take(ctx context.Context) (b fleet.Backup, err error) {
 	}
 	b = fleet.Backup{Time: e.Time.UTC().Truncate(time.Second), Index: e.Index}
 	b.Name = nameOf(l.o.Cluster, b)
-	return b, l.o.Target.Put(ctx, b.Name, f, size)
+	if err := l.o.Target.Put(ctx, b.Name, f, size); err != nil {
+		return b, err
+	}
+	got, err := l.verify(ctx, b.Name)
+	if err == nil && got.SHA256 != e.SHA256 {
+		err = fleet.NewError(fleet.ErrCorrupt, "backup", "%s at %s is not what was written there", b.Name, l.o.To)
+	}
+	if errors.Is(err, fleet.ErrCorrupt) {
+		return b, errors.Join(err, l.o.Target.Delete(ctx, b.Name))
+	}
+	l.verified = b.Name
+	return b, err
 }

@@ -3,10 +3,8 @@ package backup
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -14,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
@@ -23,13 +20,13 @@ import (
 	"github.com/edgefleet/edgefleet/fleet/snapshot"
 )
 
-// Target is where scheduled backups are kept. Names have no slashes.
+// Target is where scheduled backups are kept. Names have no slashes. Calls return when their context ends.
 type Target interface {
 	// Put stores size bytes under name: whole, or not at all.
 	Put(ctx context.Context, name string, r io.Reader, size int64) error
 	// List returns the names of what is there.
 	List(ctx context.Context) ([]string, error)
-	// Get opens what is stored under name; the caller closes it.
+	// Get opens what is stored under name; the caller closes it. That there is nothing may be said by the first read.
 	Get(ctx context.Context, name string) (io.ReadCloser, error)
 	// Delete removes it; what is not there is left alone.
 	Delete(ctx context.Context, name string) error
@@ -74,7 +71,7 @@ func (p Place) url() (*url.URL, error) {
 	return nil, fleet.Invalid("backup.to", "%.200q is neither file:///directory, s3://bucket/prefix nor https://service/bucket/prefix", p.To)
 }
 
-// Open prepares the target of p. It asks nobody yet.
+// Open prepares the target of p. It asks nobody yet, nor for the credentials: without them a member starts too.
 func (p Place) Open() (Target, error) {
 	u, err := p.url()
 	if err != nil {
@@ -82,9 +79,6 @@ func (p Place) Open() (Target, error) {
 	}
 	if u.Scheme == "file" {
 		return Directory(filepath.Clean(u.Path)), nil
-	}
-	if _, err := p.Retrieve(); err != nil {
-		return nil, err
 	}
 	transport, err := p.transport()
 	if err != nil {
@@ -153,90 +147,6 @@ func (p Place) RetrieveWithCredContext(*credentials.CredContext) (credentials.Va
 
 // IsExpired implements credentials.Provider.
 func (Place) IsExpired() bool { return true }
-
-// directory keeps backups in a directory of the leader's host; a mount that all members share makes them one place.
-type directory string
-
-// Directory is a target in the file system. It is made when the first backup is.
-func Directory(path string) Target { return directory(path) }
-
-// Put implements Target.
-func (d directory) Put(_ context.Context, name string, r io.Reader, _ int64) error {
-	if err := os.MkdirAll(string(d), 0o700); err != nil {
-		return fmt.Errorf("make backup directory: %w", err)
-	}
-	d.sweep()
-	f, err := os.CreateTemp(string(d), unfinished+"*") // made with mode 0600
-	if err != nil {
-		return fmt.Errorf("write backup: %w", err)
-	}
-	_, err = io.Copy(f, r)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), filepath.Join(string(d), name))
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("write backup %s: %w", name, err), os.Remove(f.Name()))
-	}
-	dir, err := os.Open(string(d))
-	if err != nil {
-		return fmt.Errorf("sync backup directory: %w", err)
-	}
-	return errors.Join(dir.Sync(), dir.Close())
-}
-
-const (
-	// unfinished begins the name of a file that is being written, abandoned is when nobody does any more.
-	unfinished = ".tmp-"
-	abandoned  = 24 * time.Hour
-)
-
-// sweep removes what a member that was killed left behind; it is tried again each time.
-func (d directory) sweep() {
-	left, _ := filepath.Glob(filepath.Join(string(d), unfinished+"*")) // the only error is a bad pattern
-	for _, path := range left {
-		if i, err := os.Stat(path); err == nil && time.Since(i.ModTime()) > abandoned {
-			_ = os.Remove(path)
-		}
-	}
-}
-
-// List implements Target.
-func (d directory) List(context.Context) ([]string, error) {
-	entries, err := os.ReadDir(string(d))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list backups: %w", err)
-	}
-	var names []string
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), unfinished) {
-			names = append(names, e.Name())
-		}
-	}
-	return names, nil
-}
-
-// Get implements Target.
-func (d directory) Get(_ context.Context, name string) (io.ReadCloser, error) {
-	f, err := os.Open(filepath.Join(string(d), filepath.Base(name)))
-	if err != nil {
-		return nil, fmt.Errorf("open backup: %w", err)
-	}
-	return f, nil
-}
-
-// Delete implements Target.
-func (d directory) Delete(_ context.Context, name string) error {
-	if err := os.Remove(filepath.Join(string(d), filepath.Base(name))); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("delete backup: %w", err)
-	}
-	return nil
-}
 
 // bucketTarget keeps backups in a bucket of an S3-compatible service, below a prefix.
 type bucketTarget struct {

@@ -72,6 +72,9 @@ type member struct {
 
 // Run runs a member until ctx ends, then hands over what it leads and stops. Logs go to log.
 func Run(ctx context.Context, c Config, log io.Writer) error {
+	if err := c.checkOwner(); err != nil {
+		return err
+	}
 	ms, err := c.membership()
 	if err != nil {
 		return err
@@ -111,6 +114,9 @@ func (m *member) start(ctx context.Context) error {
 		return err
 	}
 	m.parts.OnStop("api listener", func(context.Context) error { return ignoreClosed(apiLn.Close()) })
+	if err := m.c.tidy(); err != nil { // before the log is opened, which may need the room
+		return err
+	}
 	if err := m.startAdmin(ctx); err != nil {
 		return err
 	}

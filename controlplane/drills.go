@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -38,25 +39,42 @@ const (
 	// rehearsalTimeout bounds one restore drill.
 	rehearsalTimeout = 30 * time.Minute
 	rehearsalPrefix  = "drill-"
+	scratchPrefix    = "backup-"
+	uploadPrefix     = "upload-" // of package api
 	// nowhere is the address of a cluster of one, which nobody connects to.
 	nowhere = "127.0.0.1:1"
 )
 
+// tidy removes what was under way when this member was killed: copies of the state, the keys of a drill.
+func (c Config) tidy() error {
+	for _, prefix := range []string{rehearsalPrefix, scratchPrefix, uploadPrefix} {
+		left, _ := filepath.Glob(c.path(prefix + "*")) // the only error is a bad pattern
+		for _, path := range left {
+			if err := os.RemoveAll(path); err != nil {
+				return fmt.Errorf("remove what was left behind: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
 // drillLoop carries out restore drills on the leader: the others are carried out by whoever asked for them. One that a
-// leader did not finish is begun anew by the next.
+// leader did not finish has failed: were it begun anew, a drill that uses up memory or disk would end one leader after
+// the other.
 func (m *member) drillLoop(ctx context.Context) error {
-	left, _ := filepath.Glob(m.c.path(rehearsalPrefix + "*")) // the only error is a bad pattern
-	for _, dir := range left {
-		if err := os.RemoveAll(dir); err != nil {
-			return fmt.Errorf("remove what a drill left behind: %w", err)
+	for _, d := range m.restoreDrills() {
+		if d.Detail == "" {
+			continue // it was not begun
+		}
+		d.Detail += "; it was broken off: that member ended, or leads no more. Look at its log and memory, then run it again"
+		d.State, d.EndedAt = fleet.DrillFailed, utcNow()
+		if _, err := m.record(ctx, d); err != nil {
+			return err
 		}
 	}
 	for {
 		ws := m.state.Watch(state.Drills)
-		for _, d := range m.state.Read().Drills() {
-			if d.Kind != fleet.DrillRestore || d.State != fleet.DrillRunning {
-				continue
-			}
+		for _, d := range m.restoreDrills() {
 			if err := m.restoreDrill(ctx, d); err != nil {
 				return err
 			}
@@ -67,14 +85,35 @@ func (m *member) drillLoop(ctx context.Context) error {
 	}
 }
 
-// restoreDrill rehearses, and records what was measured.
+// restoreDrills are those that have not ended.
+func (m *member) restoreDrills() []fleet.Drill {
+	return slices.DeleteFunc(m.state.Read().Drills(), func(d fleet.Drill) bool {
+		return d.Kind != fleet.DrillRestore || d.State != fleet.DrillRunning
+	})
+}
+
+// record writes how a drill stands, unless somebody else changed it.
+func (m *member) record(ctx context.Context, d fleet.Drill) (fleet.Drill, error) {
+	answer, err := m.raft.Propose(ctx, leader.Header("drill", utcNow()), command.DrillPut{Put: command.Put{IfRevision: d.Revision}, Drill: d})
+	if now, ok := answer.(fleet.Drill); ok {
+		d = now
+	}
+	return d, err
+}
+
+// restoreDrill says that it begins, rehearses, and records what was measured.
 func (m *member) restoreDrill(ctx context.Context, d fleet.Drill) error {
 	began := time.Now()
+	d.Detail = fmt.Sprintf("member %s restores the newest backup", m.c.Member)
+	d, err := m.record(ctx, d)
+	if err != nil {
+		return changed(err)
+	}
 	limited, cancel := context.WithTimeout(ctx, rehearsalTimeout)
 	defer cancel()
 	result, err := m.rehearse(limited, began)
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // the next leader begins anew
+		return nil //nolint:nilerr // the next leader says that it was broken off
 	}
 	d.RTO, d.EndedAt = time.Since(began).Milliseconds(), utcNow()
 	if d.Target, d.RPO, d.Detail, d.State = result.from, result.rpo.Milliseconds(), result.detail, fleet.DrillPassed; err != nil {
@@ -82,9 +121,14 @@ func (m *member) restoreDrill(ctx context.Context, d fleet.Drill) error {
 		d.State, d.Detail = fleet.DrillFailed, text[:min(len(text), 500)]
 	}
 	m.tel.Logger.InfoContext(ctx, "restore drill ended", "drill", d.ID, "state", d.State, "rto_ms", d.RTO, "rpo_ms", d.RPO)
-	_, err = m.raft.Propose(ctx, leader.Header("drill", utcNow()), command.DrillPut{Put: command.Put{IfRevision: d.Revision}, Drill: d})
+	_, err = m.record(ctx, d)
+	return changed(err)
+}
+
+// changed is err, but for somebody else having changed the drill.
+func changed(err error) error {
 	if errors.Is(err, fleet.ErrConflict) || errors.Is(err, fleet.ErrChanged) {
-		return nil // somebody else ended it
+		return nil
 	}
 	return err
 }
@@ -146,7 +190,7 @@ func (m *member) openNewest(ctx context.Context, out *rehearsal) (io.ReadCloser,
 		return r, err
 	}
 	out.from = "a snapshot made for the drill: no backups are scheduled"
-	f, err := os.CreateTemp(m.c.DataDir, "backup-*")
+	f, err := os.CreateTemp(m.c.DataDir, scratchPrefix+"*")
 	if err != nil {
 		return nil, fmt.Errorf("make snapshot: %w", err)
 	}

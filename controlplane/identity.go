@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/tls/keyring"
@@ -28,6 +29,9 @@ type membership struct {
 
 // requireEmpty refuses to make an identity over anything; existed says that there is an empty directory.
 func (c Config) requireEmpty(command string) (existed bool, err error) {
+	if err := c.checkOwner(); err != nil {
+		return true, err
+	}
 	if m, err := c.membership(); err == nil {
 		return true, fleet.NewError(fleet.ErrConflict, "data_dir", "%s holds member %s of cluster %s already: start it with 'controlplane run', or give another data_dir to %s", c.DataDir, m.Member, m.Cluster, command)
 	}
@@ -101,10 +105,21 @@ func writeFile(path string, b []byte, mode os.FileMode) error {
 	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err == nil {
 		err = os.Rename(path+".tmp", path)
 	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // trust are the pools and sources that a running member uses.

@@ -118,6 +118,9 @@ func ParsePeers(text string) ([]consensus.Server, error) {
 // with an empty Raft directory, and the members left out must never start again.
 func Recover(c Config, peers []consensus.Server, b Rebirth) (Plan, error) {
 	var plan Plan
+	if err := c.checkOwner(); err != nil {
+		return plan, err
+	}
 	m, err := c.membership()
 	if err != nil {
 		return plan, err

@@ -113,7 +113,7 @@ func restoreDrill(ctx context.Context, s *session, timeout time.Duration) (fleet
 		}
 		var now fleet.Drill
 		if now, err = client.Get[fleet.Drill](ctx, s.Client, apiPath("drills", d.ID), nil); errors.Is(err, fleet.ErrUnavailable) || ctx.Err() != nil {
-			now, err = d, nil // the next leader goes on with it
+			now, err = d, nil // the next leader says what became of it
 		}
 		d = now
 	}

@@ -38,6 +38,10 @@ type Config struct {
 	// APIConcurrency is how many requests of one caller may be under way at this member; default 256. Below 0 there is no
 	// limit.
 	APIConcurrency int `yaml:"api_concurrency"`
+	// APINodeConcurrency is how many requests of all nodes together (enrolments, renewals, polls, blobs) may be under way
+	// at this member; default 256. One more is told to come back, so that a stampede leaves room for operators. Below 0
+	// there is no limit.
+	APINodeConcurrency int `yaml:"api_node_concurrency"`
 	// RaftListen is where other members' Raft connects; default ":8441".
 	RaftListen string `yaml:"raft_listen"`
 	// NATSListen is where nodes' NATS connections arrive; default ":8442".
@@ -183,6 +187,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.APIRate, 1000)
 	setDefault(&c.APIBurst, 2000)
 	setDefault(&c.APIConcurrency, 256)
+	setDefault(&c.APINodeConcurrency, 256)
 	setDefault(&c.RaftListen, ":8441")
 	setDefault(&c.NATSListen, ":8442")
 	setDefault(&c.NATSRouteListen, ":8443")
@@ -292,7 +297,7 @@ func (c Config) validateTelemetry() error {
 
 // callerLimits are those of the API.
 func (c Config) callerLimits() api.CallerLimits {
-	return api.CallerLimits{Rate: max(0, c.APIRate), Burst: c.APIBurst, Concurrency: max(0, c.APIConcurrency)}
+	return api.CallerLimits{Rate: max(0, c.APIRate), Burst: c.APIBurst, Concurrency: max(0, c.APIConcurrency), Nodes: max(0, c.APINodeConcurrency)}
 }
 
 // advertised is this member as others reach it.

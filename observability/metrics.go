@@ -128,6 +128,7 @@ var auditMetrics = []Metric{
 // apiMetrics are about the public API of a member.
 var apiMetrics = []Metric{
 	{Name: "edgefleet_api_requests_total", Kind: KindCounter, Unit: "1", Description: "Requests to the API by method and status.", Labels: []string{"method", "status"}},
+	{Name: "edgefleet_api_nodes_refused_total", Kind: KindCounter, Unit: "1", Description: "Requests of nodes that were refused because too many of all nodes together were under way at the member (api_node_concurrency)."},
 	{Name: "edgefleet_api_request_seconds", Kind: KindHistogram, Unit: "s", Description: "Time from a request to its answer; streams count when they end.", Labels: []string{"method"}},
 }
 

@@ -24,10 +24,10 @@ const typeBlob = "application/octet-stream"
 const nodeLife = 24 * time.Hour
 
 func (a *API) registerEdge() {
-	handle(a, op("edge-enrol", http.MethodPost, "/v1/edge/enrol", "Exchange a node join token for an identity", public, fleet.PermPublic, fleet.DutyOperating).changes(command.TypeNodeEnrol).answering(http.StatusCreated), a.enrol)
-	handle(a, op("edge-renew", http.MethodPost, "/v1/edge/renew", "A node renews its certificate; its last key signs", public, fleet.PermPublic, fleet.DutyOperating).changes(command.TypeNodeRotate).answering(http.StatusOK), a.renew)
-	handle(a, op("edge-poll", http.MethodPost, "/v1/edge/poll", "A node reports and asks for its heads", nodesOnly, fleet.PermNode, fleet.DutyRules).leaderFirst().answering(http.StatusOK), a.poll)
-	handle(a, op("edge-blob", http.MethodGet, "/v1/edge/blobs/{digest}", "A node fetches a blob", nodesOnly, fleet.PermNode, fleet.DutyRules).locally(), a.blob)
+	handle(a, op("edge-enrol", http.MethodPost, "/v1/edge/enrol", "Exchange a node join token for an identity", public, fleet.PermPublic, fleet.DutyOperating).changes(command.TypeNodeEnrol).answering(http.StatusCreated).ofTheCrowd(), a.enrol)
+	handle(a, op("edge-renew", http.MethodPost, "/v1/edge/renew", "A node renews its certificate; its last key signs", public, fleet.PermPublic, fleet.DutyOperating).changes(command.TypeNodeRotate).answering(http.StatusOK).ofTheCrowd(), a.renew)
+	handle(a, op("edge-poll", http.MethodPost, "/v1/edge/poll", "A node reports and asks for its heads", nodesOnly, fleet.PermNode, fleet.DutyRules).leaderFirst().answering(http.StatusOK).ofTheCrowd(), a.poll)
+	handle(a, op("edge-blob", http.MethodGet, "/v1/edge/blobs/{digest}", "A node fetches a blob", nodesOnly, fleet.PermNode, fleet.DutyRules).locally().ofTheCrowd(), a.blob)
 	a.describeBlob("/v1/edge/blobs/{digest}")
 }
 

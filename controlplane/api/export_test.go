@@ -55,6 +55,16 @@ func (a *API) OpenTails() int {
 // Limit changes what each caller may ask for, and forgets what they have.
 func (a *API) Limit(l CallerLimits) { a.callers = newCallers(l) }
 
+// LimitNodes changes how many requests of nodes may be under way.
+func (a *API) LimitNodes(n int) { a.crowd = newCrowd(n) }
+
+// OpenNodes counts the requests of nodes that are under way.
+func (a *API) OpenNodes() int {
+	a.crowd.mu.Lock()
+	defer a.crowd.mu.Unlock()
+	return a.crowd.open
+}
+
 // MaxCallers bounds the callers that are counted one by one.
 const MaxCallers = maxCallers
 

@@ -66,6 +66,7 @@ type member struct {
 	library *blobs.Library
 	audit   *audit.Log
 	logs    *logBuffer
+	tel     *observability.Telemetry
 	crashes atomic.Int32
 }
 
@@ -280,6 +281,7 @@ func (f *fixture) addMember(id fleet.MemberID, change []func(*http.Server)) {
 	t.Cleanup(func() { _ = m.events.Close() })
 	tel, err := observability.Setup(t.Context(), observability.Options{Service: "test", LogLevel: "debug", Output: m.logs})
 	must(t, err)
+	m.tel = tel
 	r := &replica{log: f.log, id: id, fsm: fsm.New(m.state)}
 	f.log.members = append(f.log.members, r)
 	ca, err := mtls.PoolFromPEM([]byte(f.cluster.MemberCA), []byte(f.cluster.NodeCA))

@@ -14,11 +14,12 @@ import (
 
 type metrics struct {
 	requests metric.Int64Counter
+	crowded  metric.Int64Counter
 	seconds  metric.Float64Histogram
 }
 
 func newMetrics(t *observability.Telemetry) metrics {
-	return metrics{requests: t.Counter("edgefleet_api_requests_total"), seconds: t.Histogram("edgefleet_api_request_seconds")}
+	return metrics{requests: t.Counter("edgefleet_api_requests_total"), crowded: t.Counter("edgefleet_api_nodes_refused_total"), seconds: t.Histogram("edgefleet_api_request_seconds")}
 }
 
 func (m metrics) observe(ctx context.Context, method string, status int, d time.Duration, waited bool) {

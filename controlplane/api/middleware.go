@@ -97,6 +97,14 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, c *caller) error {
 	} else if err := a.readBody(w, r); err != nil {
 		return err
 	}
+	if op.crowded { // after its body, so that slow ones take no place
+		left, err := a.crowd.enter(c.limitKey())
+		if err != nil {
+			a.metrics.crowded.Add(r.Context(), 1)
+			return err
+		}
+		defer left()
+	}
 	c.request = r
 	trace.SpanFromContext(r.Context()).SetName(op.pattern())
 	ctx, leave := a.withSession(context.WithValue(r.Context(), callerKey{}, *c), r.Method, c)

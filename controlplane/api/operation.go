@@ -64,6 +64,8 @@ type operation struct {
 	keyless bool
 	// long operations last for as long as the caller likes.
 	long bool
+	// crowded operations are what all nodes ask for at one time, after an outage say: they share a limit.
+	crowded bool
 	// audit is the command that the operation leaves in the audit log.
 	audit command.Type
 }
@@ -97,6 +99,12 @@ func (op operation) withRevision() operation {
 // withoutKey is for an operation that an idempotency key cannot cover: it may take effect each time that it is asked for.
 func (op operation) withoutKey() operation {
 	op.keyless = true
+	return op
+}
+
+// ofTheCrowd is for what every node asks for.
+func (op operation) ofTheCrowd() operation {
+	op.crowded = true
 	return op
 }
 

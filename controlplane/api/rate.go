@@ -17,6 +17,8 @@ type CallerLimits struct {
 	Rate, Burst int
 	// Concurrency is how many requests of a caller are under way; streams and reads that wait have limits of their own.
 	Concurrency int
+	// Nodes is how many requests of all nodes together are under way: enrolments, renewals, polls and blobs.
+	Nodes int
 }
 
 // maxCallers bounds the callers that are counted one by one; beyond it, those that are new share one count.

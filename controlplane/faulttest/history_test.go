@@ -39,6 +39,11 @@ func runHistory(t *testing.T, p faulttest.Plan) {
 	var history *faulttest.History
 	var story []string
 	dir := t.TempDir()
+	defer func() { // a bubble that fails ends the test around it
+		if t.Failed() {
+			t.Logf("seed %d reproduces the plan: go test ./controlplane/faulttest -seeds 1 -seed %d\n%s", p.Seed, p.Seed, strings.Join(story, "\n"))
+		}
+	}()
 	synctest.Test(t, func(t *testing.T) {
 		c, err := faulttest.NewCluster(p.Size, dir, rand.New(rand.NewPCG(p.Seed, 2)))
 		if err != nil {
@@ -69,9 +74,6 @@ func runHistory(t *testing.T, p faulttest.Plan) {
 		if known < 15 {
 			t.Errorf("only %d operations have a known outcome: the history proves nothing", known)
 		}
-	}
-	if t.Failed() {
-		t.Logf("seed %d reproduces the plan: go test ./controlplane/faulttest -seeds 1 -seed %d\n%s", p.Seed, p.Seed, strings.Join(story, "\n"))
 	}
 }
 

@@ -281,6 +281,7 @@ func (c *Cluster) Rest() ([]Standing, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	if err := c.await(ctx, "every member has a vote", func() bool { return c.everyoneVotes(ctx) }); err != nil {
+		c.describe()
 		return nil, err
 	}
 	rng := mathrand.New(mathrand.NewPCG(1, 1)) //nolint:gosec // a delay
@@ -348,6 +349,19 @@ func (c *Cluster) everyoneVotes(ctx context.Context) bool {
 		}
 	}
 	return all
+}
+
+// describe adds to the story how each member sees the cluster.
+func (c *Cluster) describe() {
+	for _, id := range c.ids {
+		p := c.members[id].running()
+		if p == nil {
+			c.note("%s: down", id)
+			continue
+		}
+		servers, err := p.node.Servers()
+		c.note("%s: %+v, servers %v, %v", id, p.node.Stats(), servers, err)
+	}
 }
 
 // Close stops everything and returns what the harness could not do.

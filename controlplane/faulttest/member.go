@@ -281,9 +281,11 @@ func (m *machine) Apply(l *raft.Log) any {
 
 // Restore implements raft.FSM.
 func (m *machine) Restore(rc io.ReadCloser) error {
+	before := m.process.store.Read().Index()
 	if err := m.FSM.Restore(rc); err != nil {
 		return err
 	}
+	m.process.cluster.note("%s: snapshot of index %d in place of index %d", m.process.id, m.process.store.Read().Index(), before)
 	m.process.cluster.Ledger.Applied(m.process.id, m.process.store.Read(), true)
 	return nil
 }

@@ -5,6 +5,8 @@
 // machine: it is given one, and knows nothing of what commands mean. It keeps no deadline or progress of its own: a
 // successor finds everything in the log.
 //
+// What others send is put right before Raft sees it, where Raft departs from its paper (type incoming).
+//
 // When something is away:
 //
 //   - Without a quorum, Apply, Barrier and ReadIndex return fleet.ErrUnavailable; nothing is retried here, because only

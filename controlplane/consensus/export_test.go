@@ -23,11 +23,7 @@ func WithSegmentBytes(o Options, n int) Options {
 }
 
 // LoopbackTransport is Raft's transport in memory, or something around it.
-type LoopbackTransport interface {
-	raft.Transport
-	raft.WithPreVote
-	raft.WithClose
-}
+type LoopbackTransport = transport
 
 // OpenInMemory starts a member without disk and network, which fits in a bubble of fake time.
 func OpenInMemory(o Options, transport LoopbackTransport) (*Node, error) {

@@ -175,13 +175,6 @@ func (f *trackedFSM) restored() int {
 	return f.restores
 }
 
-// has reports whether the command at index, or a later one, was applied here.
-func (f *trackedFSM) has(index uint64) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.applied >= index
-}
-
 // Restore implements raft.FSM: with a snapshot of the leader.
 func (f *trackedFSM) Restore(r io.ReadCloser) error {
 	f.mu.Lock()

@@ -47,7 +47,7 @@ type parts struct {
 	logs      raft.LogStore
 	stable    raft.StableStore
 	snapshots raft.SnapshotStore
-	transport raft.Transport
+	transport transport
 	mark      *mark
 	// applied is the mark of the state machine, marked what it said; nil and 0 for a log in memory.
 	applied *mark
@@ -95,7 +95,7 @@ func Open(o Options) (*Node, error) {
 }
 
 // overNetwork is Raft's transport over stream, and what breaks every connection of it.
-func overNetwork(stream raft.StreamLayer, log hclog.Logger) (raft.Transport, func() error) {
+func overNetwork(stream raft.StreamLayer, log hclog.Logger) (transport, func() error) {
 	t := network{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: stream, MaxPool: maxPool, Timeout: ioTimeout, Logger: log.Named("transport"),
 	})}
@@ -123,15 +123,17 @@ func open(o Options, p parts) (*Node, error) {
 		advertise: p.transport.LocalAddr(),
 		closing:   closing,
 	}
-	p.snapshots = snapshotStore{p.snapshots, n.holds}
 	if err := n.fsm.resume(p, p.marked); err != nil {
 		return nil, fmt.Errorf("recover the state of member %s: %w", o.Member, err)
 	}
 	n.leadership.changed = make(chan struct{})
 	notify := make(chan bool, 1)
+	in := newIncoming(p.transport)
+	p.transport = in
 	if n.raft, err = newRaft(o.config(notify), n.fsm, cached, p); err != nil {
 		return nil, fmt.Errorf("start raft on the log of member %s: %w", o.Member, err)
 	}
+	n.owned.Go(func() { in.run(n) })
 	n.owned.Go(func() { n.follow(notify) })
 	n.owned.Go(func() { n.bound(o.TrailingLogs) })
 	n.publish(tel)

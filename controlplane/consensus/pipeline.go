@@ -16,9 +16,6 @@ import (
 // the leader leads; with two such followers of three members nothing is committed any more.
 type network struct{ *raft.NetworkTransport }
 
-// Raft asks for votes in advance only over a transport that can.
-var _ raft.WithPreVote = network{}
-
 // AppendEntriesPipeline implements raft.Transport.
 func (n network) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
 	p, err := n.NetworkTransport.AppendEntriesPipeline(id, target)

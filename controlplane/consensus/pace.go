@@ -39,6 +39,12 @@ func (p *pace) before() error {
 		return fmt.Errorf("snapshot given up: %w", errClosed)
 	default:
 	}
+	return p.current()
+}
+
+// current is called before the snapshot is put in place too: Raft would go on from an older one than the leader's, behind
+// entries that the log does not have.
+func (p *pace) current() error {
 	if p.replaced() {
 		return fmt.Errorf("%w: snapshot given up: the leader's took the place of the state", fleet.ErrStale)
 	}

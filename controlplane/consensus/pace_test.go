@@ -18,7 +18,11 @@ import (
 // large is a state machine whose snapshot is the work of that many milliseconds.
 type large struct{ *list }
 
-const chunks = 100
+const (
+	chunks = 100
+	// lastChunk is the work between the last write and the end.
+	lastChunk = 20 * time.Millisecond
+)
 
 func (large) Snapshot() (raft.FSMSnapshot, error) { return largeSnapshot{}, nil }
 
@@ -31,6 +35,7 @@ func (largeSnapshot) Persist(sink raft.SnapshotSink) error {
 			return err
 		}
 	}
+	time.Sleep(lastChunk)
 	return sink.Close()
 }
 
@@ -39,13 +44,14 @@ func (largeSnapshot) Release() {}
 func TestAMembersOwnSnapshot(t *testing.T) {
 	const work = chunks * time.Millisecond
 	for name, c := range map[string]struct {
-		// during happens when a fifth of the work is done.
+		// during happens after that time.
 		during      func(t *testing.T, n *consensus.Node, transport *raft.InmemTransport)
+		after       time.Duration
 		least, most time.Duration
 		givenUp     bool
 	}{
 		"takes a quarter of the time": {
-			during: func(*testing.T, *consensus.Node, *raft.InmemTransport) {}, least: 4*work - 4*time.Millisecond, most: 4 * work,
+			during: func(*testing.T, *consensus.Node, *raft.InmemTransport) {}, least: 4*work - 4*time.Millisecond, most: 4*work + lastChunk,
 		},
 		"goes on at full speed when the log has grown by the limit meanwhile": {
 			during: func(t *testing.T, n *consensus.Node, _ *raft.InmemTransport) {
@@ -53,7 +59,7 @@ func TestAMembersOwnSnapshot(t *testing.T) {
 					t.Error(err)
 				}
 			},
-			least: work, most: 2 * work,
+			after: 4 * work / 5, least: work, most: 2 * work,
 		},
 		"is given up when the member stops": {
 			during: func(t *testing.T, n *consensus.Node, _ *raft.InmemTransport) {
@@ -61,11 +67,15 @@ func TestAMembersOwnSnapshot(t *testing.T) {
 					t.Error(err)
 				}
 			},
-			most: work, givenUp: true,
+			after: 4 * work / 5, most: work, givenUp: true,
 		},
 		"is given up when the leader's takes the place of the state": {
 			during: func(_ *testing.T, n *consensus.Node, transport *raft.InmemTransport) { sendSnapshot(n, transport) },
-			most:   work, givenUp: true,
+			after:  4 * work / 5, most: work, givenUp: true,
+		},
+		"is given up when the leader's takes the place of the state after all was written": {
+			during: func(_ *testing.T, n *consensus.Node, transport *raft.InmemTransport) { sendSnapshot(n, transport) },
+			after:  4*work + lastChunk/2, least: 4 * work, most: 4*work + lastChunk, givenUp: true,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -88,7 +98,7 @@ func TestAMembersOwnSnapshot(t *testing.T) {
 				}
 				begin, done := time.Now(), make(chan error, 1)
 				go func() { done <- n.Snapshot() }()
-				time.Sleep(4 * work / 5)
+				time.Sleep(c.after)
 				c.during(t, n, transport)
 				err = <-done
 				if took := time.Since(begin); took < c.least || took > c.most {

@@ -31,6 +31,14 @@ func (s pacedSink) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// Close implements raft.SnapshotSink.
+func (s pacedSink) Close() error {
+	if err := s.pace.current(); err != nil {
+		return err
+	}
+	return s.SnapshotSink.Close()
+}
+
 // sync makes what was written so far durable, where the store can.
 func (s pacedSink) sync() error {
 	if f, ok := s.SnapshotSink.(interface{ sync() error }); ok {

@@ -109,10 +109,14 @@ func (a *API) fromCertificate(c *caller, r *http.Request) error {
 		return fleet.NewError(fleet.ErrUnauthenticated, "certificate", "the client certificate is of another authority than its identity needs")
 	}
 	c.node, c.member = id.Node, id.Member
+	passedOn := c.member != "" && r.Header.Get(headerForwarded) != ""
 	if _, removed := v.RemovedMember(id.Member, id.Join); removed {
+		if passedOn { // whoever sent it did nothing wrong
+			return fleet.NewError(fleet.ErrUnavailable, "member", "member %s, which passed this request on, was removed from the cluster: ask another member", id.Member)
+		}
 		return fleet.NewError(fleet.ErrDenied, "certificate", "member %s was removed from the cluster: join it again with a new token and an empty data directory", id.Member)
 	}
-	if c.member != "" && r.Header.Get(headerForwarded) != "" {
+	if passedOn {
 		if _, known := v.Member(c.member); !known {
 			return fleet.NewError(fleet.ErrUnavailable, "member", "member %s, which passed this request on, is not known here (any more): ask another member", c.member)
 		}

@@ -2,6 +2,7 @@ package faulttest
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -130,8 +131,8 @@ type worker struct {
 	seen  map[string]fleet.Tenant
 	kit   enrolKit
 	gates *gates
-	// alone: it takes no gates.
-	alone bool
+	// seed tells its machines from those of other histories on one control plane.
+	seed uint64
 }
 
 // enrolKit is what a machine shows when it enrols; making one is slow.
@@ -176,8 +177,6 @@ func (w *worker) run(ctx context.Context) {
 			w.create(limit)
 		case n < 90:
 			w.remove(limit)
-		case w.alone:
-			w.read(limit)
 		default:
 			w.take(limit)
 		}
@@ -250,7 +249,7 @@ func (w *worker) take(ctx context.Context) {
 	to := w.member()
 	a, err := w.call(ctx, w.rng, to, "", request{method: http.MethodPost, path: "/v1/edge/enrol"}, fleet.EnrolRequest{
 		Token: secret, Node: fleet.NodeID(id), CSR: w.kit.csr, HPKE: w.kit.hpke, Sent: time.Now(),
-		Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(w.number), byte(w.made >> 8), byte(w.made)})}, //nolint:gosec // small numbers
+		Addresses: []netip.Addr{w.address()},
 	})
 	if errors.Is(err, errNobody) {
 		return
@@ -272,6 +271,15 @@ func (w *worker) take(ctx context.Context) {
 	}
 	w.history.add(w.number, called, in, out)
 	w.tell(in, out, a, 0)
+}
+
+// address is that of the machine last named, and of no other.
+func (w *worker) address() netip.Addr {
+	b := [16]byte{0: 0xfd, 15: 1}
+	binary.BigEndian.PutUint64(b[1:], w.seed)
+	binary.BigEndian.PutUint16(b[9:], uint16(w.number)) //nolint:gosec // a small number
+	binary.BigEndian.PutUint32(b[11:], uint32(w.made))  //nolint:gosec // a small number
+	return netip.AddrFrom16(b)
 }
 
 // gate is the join token that everyone tries; after a while it is another.

@@ -72,9 +72,11 @@ type Step struct {
 	// Leader says that the victim is whoever leads then; else it is the Victim-th member.
 	Leader bool
 	Victim int
-	// At is the failpoint of CrashAt, By what a clock is set off by, or what each append or piece takes.
-	At Failpoint
-	By time.Duration
+	// At is the failpoint of CrashAt, or the file at whose change a renewal is cut; By what a clock is set off by, or what
+	// each append or piece takes; Under the fault during which a member is removed.
+	At    Failpoint
+	By    time.Duration
+	Under Fault
 	// Order is in which members start again after CrashAll.
 	Order []int
 }

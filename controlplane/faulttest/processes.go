@@ -3,6 +3,7 @@ package faulttest
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -49,12 +50,16 @@ type Processes struct {
 	ids      []fleet.MemberID
 	members  map[fleet.MemberID]*realMember
 	operator string
+	recovery ed25519.PrivateKey
+	cluster  fleet.ClusterRecord
 	http     *http.Client
 	stop     context.CancelFunc
 
 	mu    sync.Mutex
 	story []string
 	begin time.Time
+	// done counts the faults that came as they should.
+	done map[Fault]int
 }
 
 // realMember is one member: here is where it listens, host where the others find it.
@@ -73,7 +78,7 @@ type realMember struct {
 // StartProcesses starts a control plane of three members; rng decides when programs that set it up are killed first.
 func StartProcesses(ctx context.Context, env *harness.Env, rng *rand.Rand) (_ *Processes, err error) {
 	p := &Processes{
-		Net: NewNetwork(0), Ledger: NewLedger(), SmallDisks: true, env: env, members: map[fleet.MemberID]*realMember{}, begin: time.Now(),
+		Net: NewNetwork(0), Ledger: NewLedger(), SmallDisks: true, env: env, members: map[fleet.MemberID]*realMember{}, done: map[Fault]int{}, begin: time.Now(),
 	}
 	if p.binary, err = env.Binary("controlplane"); err != nil {
 		return nil, err
@@ -98,8 +103,12 @@ func StartProcesses(ctx context.Context, env *harness.Env, rng *rand.Rand) (_ *P
 			return nil, err
 		}
 	}
-	_, err = p.rest(ctx)
-	return p, err
+	standings, err := p.rest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p.cluster, _ = standings[0].View.Cluster()
+	return p, nil
 }
 
 // add gives a member its addresses, its disk and its configuration.
@@ -139,6 +148,7 @@ admin_listen: %s
 kek_file: %s
 resolvers: ["%s"]
 raft_timeout: 500ms
+snapshot_bytes: 1048576
 log_level: warn
 `, m.data, id, m.host, at(portAPI), at(portRaft), at(portNATS), at(portRoute), at(portDNS), at(portAdmin), filepath.Join(p.env.Dir, "kek"), at(portDNS)))
 	if err != nil {
@@ -177,17 +187,6 @@ func (p *Processes) anew(m *realMember) error {
 	return nil
 }
 
-// forget removes a member that was taken in and is gone for good, if it was.
-func (p *Processes) forget(ctx context.Context, rng *rand.Rand, id fleet.MemberID) error {
-	return p.await(ctx, "the removal of "+string(id), func(ctx context.Context) error {
-		a, err := p.call(ctx, rng, p.ids[0], p.operator, request{method: http.MethodDelete, path: "/v1/cluster/members/" + string(id), match: "*"}, nil)
-		if err == nil && a.status >= http.StatusBadRequest && a.status != http.StatusNotFound {
-			err = fmt.Errorf("%w: %d %.200s", fleet.ErrUnavailable, a.status, a.body)
-		}
-		return err
-	})
-}
-
 // killed starts a program and kills it at a random time, if it has not ended by then.
 func (p *Processes) killed(ctx context.Context, rng *rand.Rand, args ...string) error {
 	run, err := p.env.Start(harness.Command{Name: "killed-" + args[0], Path: p.binary, Args: args})
@@ -218,6 +217,9 @@ func (p *Processes) initialize(ctx context.Context, rng *rand.Rand) error {
 		return fmt.Errorf("read the operator's token: %w", err)
 	}
 	p.operator = strings.TrimSpace(string(text))
+	if p.recovery, err = readRecovery(filepath.Join(m.data, "recovery.key")); err != nil {
+		return err
+	}
 	ca, err := os.ReadFile(filepath.Join(m.data, "api-ca.crt"))
 	if err != nil {
 		return fmt.Errorf("read the API's authority: %w", err)
@@ -253,30 +255,15 @@ func (p *Processes) dial(ctx context.Context, network, address string) (net.Conn
 
 // join takes a member in, after an attempt that was killed.
 func (p *Processes) join(ctx context.Context, m *realMember, rng *rand.Rand) error {
-	for _, attempt := range []string{"killed", "whole"} {
-		var made client.JoinTokenCreated
-		err := p.await(ctx, "a join token", func(ctx context.Context) error {
-			a, err := p.call(ctx, rng, p.ids[0], p.operator, request{method: http.MethodPost, path: "/v1/join-tokens"}, client.JoinTokenCreate{Kind: fleet.JoinMember})
-			if err == nil && a.status != http.StatusCreated {
-				err = fmt.Errorf("%w: %d %.200s", fleet.ErrUnavailable, a.status, a.body)
-			}
-			if err == nil {
-				err = json.Unmarshal(a.body, &made)
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		args := []string{"join", "--config", m.config, "--token", made.Secret, "--address", net.JoinHostPort(p.members[p.ids[0]].host, portAPI)}
-		if attempt == "killed" {
-			err = errors.Join(p.killed(ctx, rng, args...), p.anew(m), p.forget(ctx, rng, m.id))
-		} else {
-			_, err = p.env.Tool(ctx, "join-"+string(m.id), p.binary, args...)
-		}
-		if err != nil {
-			return fmt.Errorf("join of %s (%s): %w", m.id, attempt, err)
-		}
+	args, err := p.joining(ctx, m)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(p.killed(ctx, rng, args...), p.anew(m), p.forget(ctx, m.id)); err != nil {
+		return fmt.Errorf("join of %s, killed: %w", m.id, err)
+	}
+	if err := p.enter(ctx, m); err != nil {
+		return err
 	}
 	return p.up(ctx, m)
 }
@@ -364,17 +351,22 @@ func (p *Processes) call(ctx context.Context, _ *rand.Rand, to fleet.MemberID, t
 			return answer{}, err
 		}
 	}
-	r, err := http.NewRequestWithContext(ctx, q.method, "https://"+net.JoinHostPort(p.members[to].host, portAPI)+q.path, bytes.NewReader(b))
+	h := http.Header{"Content-Type": {"application/json"}}
+	for name, value := range map[string]string{"If-Match": q.match, "Idempotency-Key": q.key} {
+		if value != "" {
+			h.Set(name, value)
+		}
+	}
+	return p.send(ctx, to, token, q, h, b)
+}
+
+// send sends a request whose body is encoded.
+func (p *Processes) send(ctx context.Context, to fleet.MemberID, token string, q request, h http.Header, body []byte) (answer, error) {
+	r, err := http.NewRequestWithContext(ctx, q.method, "https://"+net.JoinHostPort(p.members[to].host, portAPI)+q.path, bytes.NewReader(body))
 	if err != nil {
 		return answer{}, err
 	}
-	r.Header.Set("Content-Type", "application/json")
-	for name, value := range map[string]string{"If-Match": q.match, "Idempotency-Key": q.key} {
-		if value != "" {
-			r.Header.Set(name, value)
-		}
-	}
-	if token != "" {
+	if r.Header = h.Clone(); token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
 	var connected atomic.Bool // the transport repeats requests with an idempotency key by itself

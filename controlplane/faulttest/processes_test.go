@@ -27,6 +27,7 @@ func TestHistoriesOfRealProcessesStayLinearizableUnderFaults(t *testing.T) {
 	if !c.SmallDisks {
 		t.Log("no disk is filled: only root may mount one for each member")
 	}
+	a := attack(t, c)
 	for i := range *processes {
 		p := faulttest.NewProcessPlan(*first + uint64(i)) //nolint:gosec // a small number
 		t.Run(fmt.Sprintf("seed %d", p.Seed), func(t *testing.T) {
@@ -50,8 +51,15 @@ func TestHistoriesOfRealProcessesStayLinearizableUnderFaults(t *testing.T) {
 			}
 		})
 		if t.Failed() {
-			break // what comes after it would fail for the same reason
+			return // what comes after it would fail for the same reason
 		}
+	}
+	a.settled(t, c)
+	if undone := c.Undone(); *processes >= 12 && len(undone) > 0 {
+		t.Errorf("faults that were planned and never came as they should: %v\n%s", undone, strings.Join(c.Story(), "\n"))
+	}
+	if t.Failed() {
+		sayLogs(t, c.Dir())
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -24,33 +25,39 @@ const (
 	FullDisk Fault = "full disk"
 )
 
-// realFaults are those of processes, realOrders the orders in which three start again.
+// Of a dozen histories in a row, each has one of the firstFaults, and most have one of the secondFaults after it, another
+// one in each dozen; realOrders are the orders in which three start again.
 var (
-	realFaults = []Fault{Crash, CrashAll, Freeze, Isolate, WipeNATS, Flap, FullDisk, CrashAll, Deaf, Freeze, Mute, Split, Crash}
-	realOrders = [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}}
+	firstFaults  = []Fault{Isolate, CrashAll, Freeze, Replace, WipeNATS, CutSnapshot, FullDisk, CrashAll, CutRenewal, Replace, FlapMute, FlapDeaf}
+	secondFaults = []Fault{Freeze, Mute, Split, Crash, Flap, SlowNet, Deaf}
+	realOrders   = [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}}
 )
 
-// NewProcessPlan makes the plan of a seed for three real processes: one fault that the seed's place in a row of seeds
-// gives, so that a dozen in a row from 1 on have them all, and one at random.
+// NewProcessPlan makes the plan of a seed for three real processes. Which faults it has is given by the seed's place in a
+// row of seeds, so that a dozen in a row have them all; when, to whom and for how long they come is random.
 func NewProcessPlan(seed uint64) Plan {
 	rng := rand.New(rand.NewPCG(seed, 4)) //nolint:gosec // a schedule
 	p := Plan{Seed: seed, Size: 3, Clients: 4, Length: 3500 * time.Millisecond}
-	for i := range 2 {
+	for _, faults := range [][]Fault{firstFaults, secondFaults} {
 		s := Step{
-			Fault: realFaults[rng.IntN(len(realFaults))], After: time.Duration(100+rng.IntN(300)) * time.Millisecond,
+			Fault: faults[seed%uint64(len(faults))], After: time.Duration(100+rng.IntN(300)) * time.Millisecond,
 			For: time.Duration(400+rng.IntN(1200)) * time.Millisecond, Leader: rng.IntN(3) > 0, Victim: rng.IntN(p.Size),
 			Order: realOrders[rng.IntN(len(realOrders))],
 		}
-		if i == 0 {
-			s.Fault = realFaults[seed%uint64(len(realFaults))]
-		}
-		if i == 0 && s.Fault == CrashAll { // three orders of the six, and the other three half a dozen seeds later
+		switch s.Fault { //nolint:exhaustive // the others are whole
+		case CrashAll: // three orders of the six, and the other three half a dozen seeds later
 			p.Length = 7 * time.Second
 			for n := range uint64(3) {
 				s.After, s.For, s.Order = 1300*time.Millisecond, 600*time.Millisecond, realOrders[3*(seed/6%2)+n]
 				p.Process = append(p.Process, s)
 			}
-			break
+			return p
+		case Replace:
+			s.Under, p.Length = underFaults[rng.IntN(len(underFaults))], 5*time.Second
+		case CutRenewal:
+			s.At = cutPoints[rng.IntN(len(cutPoints))]
+		case SlowNet:
+			s.By = time.Duration(5+rng.IntN(150)) * time.Millisecond
 		}
 		p.Process = append(p.Process, s)
 	}
@@ -60,13 +67,17 @@ func NewProcessPlan(seed uint64) Plan {
 // RunOn carries out the plan on real processes with clients at work, and returns what they saw and how every member
 // stands afterwards, by what its directory holds.
 func (p Plan) RunOn(ctx context.Context, c *Processes) (*History, []Standing, error) {
-	h := &History{}
+	h, shared := &History{}, &gates{}
+	kit, err := newKit()
+	if err != nil {
+		return nil, nil, err
+	}
 	work, cancel := context.WithTimeout(ctx, p.Length)
 	defer cancel()
 	var all sync.WaitGroup
 	for i := range p.Clients {
 		w := &worker{
-			target: target{c, c.ids, c.operator, c.Ledger, fmt.Sprintf("s%d-", p.Seed)}, history: h, number: i, seen: map[string]fleet.Tenant{}, alone: true,
+			target: target{c, c.ids, c.operator, c.Ledger, fmt.Sprintf("s%d-", p.Seed)}, history: h, number: i, seen: map[string]fleet.Tenant{}, kit: kit, gates: shared, seed: p.Seed,
 			rng: rand.New(rand.NewPCG(p.Seed, uint64(100+i))), //nolint:gosec // a workload
 		}
 		all.Go(func() { w.run(work) })
@@ -97,8 +108,29 @@ func (p *Processes) carryOut(ctx context.Context, steps []Step) error {
 			return fmt.Errorf("%s of %s: %w", s.Fault, victim.id, err)
 		}
 		p.note("%s: end of %s", victim.id, s.Fault)
+		if s.Fault != CutRenewal && s.Fault != CutSnapshot { // which have to hit the moment
+			p.did(s.Fault)
+		}
 	}
 	return nil
+}
+
+func (p *Processes) did(f Fault) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.done[f]++
+}
+
+// Undone are the faults, of those that each dozen of histories has, that never came as they should.
+func (p *Processes) Undone() (out []Fault) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, f := range firstFaults {
+		if p.done[f] == 0 && !slices.Contains(out, f) {
+			out = append(out, f)
+		}
+	}
+	return out
 }
 
 // leader is the member that leads, as any of them says; else the one given.
@@ -140,6 +172,12 @@ func (p *Processes) inflict(ctx context.Context, s Step, m *realMember) error {
 		}
 	case FullDisk:
 		return p.fillDisk(ctx, s, m)
+	case Replace:
+		return p.replace(ctx, s, m)
+	case CutRenewal:
+		return p.cutRenewal(ctx, s, m)
+	case CutSnapshot:
+		return p.cutSnapshot(ctx, m)
 	default:
 		p.Net.part(ctx, p.ids, s, m.id)
 	}

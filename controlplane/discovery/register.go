@@ -90,6 +90,8 @@ type Registrar struct {
 	o RegistrarOptions
 	// known is what this member registered, by service id. Run owns it until it ends, then Stop does.
 	known map[string]*registration
+	// refused is what Consul refused last, by what was tried: it holds up nothing else, and is tried again after a TTL.
+	refused map[string]refusal
 	// swept is when registrations were last looked through that nobody keeps.
 	swept time.Time
 	count atomic.Int64
@@ -103,6 +105,13 @@ type registration struct {
 	adopted bool
 }
 
+// refusal is an answer of Consul that trying again does not change.
+type refusal struct {
+	service Service
+	at      time.Time
+	err     error
+}
+
 // NewRegistrar makes the registrar.
 func NewRegistrar(c *Consul, o RegistrarOptions) *Registrar {
 	if o.TTL == 0 {
@@ -114,7 +123,7 @@ func NewRegistrar(c *Consul, o RegistrarOptions) *Registrar {
 	if o.Step == 0 {
 		o.Step = time.Second
 	}
-	return &Registrar{c: c, o: o, known: map[string]*registration{}}
+	return &Registrar{c: c, o: o, known: map[string]*registration{}, refused: map[string]refusal{}}
 }
 
 // Registered is the number of services that this member keeps.
@@ -129,11 +138,13 @@ func (r *Registrar) Run(ctx context.Context) error {
 	retry := r.c.o.Retry
 	for ctx.Err() == nil {
 		err := r.c.explain(r.step(ctx))
-		r.c.report(ctx, opRegister, err)
-		if err != nil {
+		if err == nil {
+			r.c.report(ctx, opRegister, r.refusals())
+		} else {
+			r.c.report(ctx, opRegister, err)
 			var pause time.Duration
 			pause, retry = r.c.backoff(retry)
-			pauseFor(ctx, pause)
+			pauseFor(ctx, min(pause, r.o.TTL/3)) // what can be kept must not run out meanwhile
 			r.swept = time.Time{} // Consul may have forgotten everything
 			continue
 		}
@@ -155,8 +166,8 @@ func (r *Registrar) step(ctx context.Context) error {
 			continue // without a leader, who kept them last goes on: nodes serve without one
 		}
 		wanted[r.id(s)] = true
-		if err := r.keep(ctx, s); err != nil {
-			return fmt.Errorf("register %s: %w", s.Object, err)
+		if err := r.try("register", s, func() error { return r.keep(ctx, s) }); err != nil {
+			return err
 		}
 	}
 	if r.o.Now().Sub(r.swept) > r.o.TTL {
@@ -170,8 +181,8 @@ func (r *Registrar) step(ctx context.Context) error {
 		if wanted[id] || s.Shared && !in.Leads && slices.Contains(in.Objects[s.Name], s.Object) {
 			continue
 		}
-		if err := r.drop(ctx, id); err != nil {
-			return fmt.Errorf("deregister %s: %w", s.Object, err)
+		if err := r.try("deregister", s, func() error { return r.drop(ctx, id) }); err != nil {
+			return err
 		}
 	}
 	r.count.Store(int64(len(r.known)))
@@ -179,6 +190,37 @@ func (r *Registrar) step(ctx context.Context) error {
 		return r.handOver(ctx)
 	}
 	return nil
+}
+
+// try does something about a service; what Consul refuses is remembered, and no error.
+func (r *Registrar) try(verb string, s Service, do func() error) error {
+	key, now := verb+" "+r.id(s), r.o.Now()
+	if was, ok := r.refused[key]; ok && now.Sub(was.at) < r.o.TTL && sameDefinition(was.service, s) {
+		return nil
+	}
+	err := do()
+	if status, answered := errors.AsType[api.StatusError](err); answered && status.Code/100 == 4 && status.Code != 429 {
+		r.refused[key] = refusal{s, now, fmt.Errorf("%s %s: %w", verb, s.Object, r.c.explain(err))}
+		return nil
+	}
+	delete(r.refused, key)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", verb, s.Object, err)
+	}
+	return nil
+}
+
+// refusals names the first of what Consul refuses, and counts it.
+func (r *Registrar) refusals() error {
+	maps.DeleteFunc(r.refused, func(_ string, was refusal) bool { return r.o.Now().Sub(was.at) > 2*r.o.TTL }) // not tried any more
+	keys := slices.Sorted(maps.Keys(r.refused))
+	switch len(keys) {
+	case 0:
+		return nil
+	case 1:
+		return r.refused[keys[0]].err
+	}
+	return fmt.Errorf("%w (and %d more)", r.refused[keys[0]].err, len(keys)-1)
 }
 
 // keep registers a service, or tells how it is.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -224,4 +225,22 @@ func TestWhatIsLeftOfMembersThatAreGoneIsRemoved(t *testing.T) {
 	c.run(t, "m1", discovery.Options{Address: s.Address})
 	healthOf(t, s, "edgefleet-controlplane", map[string]string{"m1": "passing"})
 	healthOf(t, s, "edgefleet-edge", map[string]string{"n1": "passing", "n2": "passing", "": "passing"})
+}
+
+func TestOneRegistrationThatIsRefusedHoldsUpNoOther(t *testing.T) {
+	s := consultest.Start(t)
+	c := newControl("m1")
+	c.node("n1", func(s *discovery.Service) { s.Address = "0.0.0.0" }) // which Consul takes for no address
+	tel := observability.Discard()
+	r := c.run(t, "m1", discovery.Options{Address: s.Address, Telemetry: tel})
+	healthOf(t, s, "edgefleet-edge", map[string]string{"n2": "passing"})
+	await(t, "what is refused is told", func() bool { return strings.Contains(tel.Health.Degraded()["consul"], "n1") })
+	c.node("n2", func(s *discovery.Service) { s.Status = discovery.Critical })
+	healthOf(t, s, "edgefleet-edge", map[string]string{"n2": "critical"})
+	c.change(func() { delete(c.nodes, "n2") })
+	healthOf(t, s, "edgefleet-edge", map[string]string{})
+	c.node("n1", func(s *discovery.Service) { s.Address = "198.51.100.1" })
+	healthOf(t, s, "edgefleet-edge", map[string]string{"n1": "passing"})
+	await(t, "nothing is told any more", func() bool { return len(tel.Health.Degraded()) == 0 })
+	r.end()
 }

@@ -32,6 +32,7 @@ func TestADisabledUserIsRefusedByEveryMemberOnceTheAnswerIsThere(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts three members")
 	}
+	t.Parallel()
 	c := start(t, 3)
 	op := c.client()
 	who, err := client.Get[client.Whoami](t.Context(), op, "/v1/whoami", nil)

@@ -79,6 +79,7 @@ func TestANodeTalksToTheAPIOfAnyMember(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts two members")
 	}
+	t.Parallel()
 	c := start(t, 2)
 	lead := c.leader()
 	follower := 1 - lead
@@ -112,6 +113,7 @@ func TestANodeTalksToTheAPIOfAnyMember(t *testing.T) {
 }
 
 func TestAnEventOfANodeIsSeenAsItHappens(t *testing.T) {
+	t.Parallel()
 	c := start(t, 1)
 	op := c.client()
 	tenant(t, op, "red")
@@ -175,6 +177,7 @@ func TestAnEventOfANodeIsSeenAsItHappens(t *testing.T) {
 }
 
 func TestAHostWhoseDNSCannotBeLookedUpIsDeletedByForceOnly(t *testing.T) {
+	t.Parallel()
 	c := start(t, 1)
 	op := c.client()
 	tenant(t, op, "red")
@@ -196,6 +199,7 @@ func TestAHostWhoseDNSCannotBeLookedUpIsDeletedByForceOnly(t *testing.T) {
 }
 
 func TestTheAPITalksTLS13Only(t *testing.T) {
+	t.Parallel()
 	c := start(t, 1)
 	conn, err := tls.Dial("tcp", c.members[0].config.APIListen, &tls.Config{MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12, InsecureSkipVerify: true}) //nolint:gosec // it must fail
 	if err == nil {

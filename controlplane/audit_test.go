@@ -21,6 +21,7 @@ func TestOldAuditEntriesAreFilesOnEveryMember(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts three members")
 	}
+	t.Parallel()
 	c := start(t, 3) // which keep 100 entries in the state
 	segments := func(i int) []string {
 		files, err := filepath.Glob(filepath.Join(c.members[i].config.DataDir, "audit", "*.seg"))

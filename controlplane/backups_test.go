@@ -57,6 +57,7 @@ func TestTheLeaderMakesBackupsThatBringAClusterBack(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts four members")
 	}
+	t.Parallel()
 	c := start(t, 1)
 	c.addTenant("acme")
 	c.backups("none are scheduled", func(s fleet.BackupStatus) bool { return s.To == "" && s.Member == "m1" })

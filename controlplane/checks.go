@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -31,10 +32,14 @@ func (m *member) checks(ctx context.Context) []fleet.Check {
 	if m.backups != nil {
 		out = append(out, m.backups.Check())
 	}
-	for _, other := range m.state.Read().Members() {
-		out = append(out, m.checkMember(ctx, other)...)
+	members := m.state.Read().Members()
+	found := make([][]fleet.Check, len(members))
+	var asked sync.WaitGroup // one after the other, hosts that are switched off would outlast the caller's patience
+	for i, other := range members {
+		asked.Go(func() { found[i] = m.checkMember(ctx, other) })
 	}
-	return append(append(out, m.checkNodes()), m.checkConsul()...)
+	asked.Wait()
+	return append(append(append(out, slices.Concat(found...)...), m.checkNodes()), m.checkConsul()...)
 }
 
 // checkHealth is what /readyz of this member says.
@@ -82,19 +87,27 @@ func (m *member) checkDisk() fleet.Check {
 // checkMember probes the ports of a member and compares its clock with ours.
 func (m *member) checkMember(ctx context.Context, other fleet.Member) []fleet.Check {
 	ports := fleet.Check{Name: "ports of " + string(other.ID), State: fleet.CheckOK, Detail: "raft, api and nats accept connections"}
-	var closed []string
-	for _, p := range []struct{ name, addr string }{{"raft", other.Raft}, {"api", other.API}, {"nats", other.NATS}} {
-		conn, err := (&net.Dialer{Timeout: probeTimeout}).DialContext(ctx, "tcp", p.addr)
-		if err != nil {
-			closed = append(closed, p.name+" "+p.addr)
-			continue
-		}
-		_ = conn.Close()
+	probes := []struct{ name, addr string }{{"raft", other.Raft}, {"api", other.API}, {"nats", other.NATS}}
+	closed := make([]string, len(probes))
+	var clock fleet.Check
+	var asked sync.WaitGroup
+	for i, p := range probes {
+		asked.Go(func() {
+			conn, err := (&net.Dialer{Timeout: probeTimeout}).DialContext(ctx, "tcp", p.addr)
+			if err != nil {
+				closed[i] = p.name + " " + p.addr
+				return
+			}
+			_ = conn.Close()
+		})
 	}
+	asked.Go(func() { clock = m.checkClock(ctx, other) })
+	asked.Wait()
+	closed = slices.DeleteFunc(closed, func(s string) bool { return s == "" })
 	if len(closed) > 0 {
 		ports.State, ports.Detail = fleet.CheckFail, fmt.Sprintf("%s cannot be reached from %s: is the member running, and does a firewall allow it?", strings.Join(closed, ", "), m.c.Member)
 	}
-	return []fleet.Check{ports, m.checkClock(ctx, other)}
+	return []fleet.Check{ports, clock}
 }
 
 func (m *member) checkClock(ctx context.Context, other fleet.Member) fleet.Check {

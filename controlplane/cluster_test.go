@@ -218,6 +218,7 @@ func TestThreeMembers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts three members")
 	}
+	t.Parallel()
 	c := start(t, 3)
 	lead := c.leader()
 	follower := (lead + 1) % 3
@@ -316,6 +317,7 @@ func auditLog(t *testing.T, c *client.Client) []fleet.AuditEntry {
 }
 
 func TestTenantsAreIslands(t *testing.T) {
+	t.Parallel()
 	c := start(t, 1)
 	op := c.client()
 	tenant(t, op, "red")
@@ -376,6 +378,7 @@ func TestAMemberThatStartsAloneAnswersFromWhatItHad(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts three members")
 	}
+	t.Parallel()
 	c := start(t, 3)
 	tenant(t, c.client(), "acme")
 	for i := range c.members {
@@ -440,6 +443,7 @@ func TestAMemberThatTheLeaderCannotReachGetsNoVote(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a member")
 	}
+	t.Parallel()
 	c := start(t, 1)
 	cfg := newConfig(t, "m2", c.kek)
 	tok, err := client.Post[client.JoinTokenCreated](t.Context(), c.client(), "/v1/join-tokens", client.JoinTokenCreate{Kind: fleet.JoinMember})
@@ -485,6 +489,7 @@ func TestTheBusComesBackOnceItsPortIsFree(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits until the bus gives up its first attempt")
 	}
+	t.Parallel()
 	c := start(t, 1)
 	first := c.members[0]
 	c.await("the member is ready", func() bool { return strings.Contains(readyz(t, first), `"ready":true`) })
@@ -526,6 +531,7 @@ func TestRemovingAMemberKeepsTheQuorum(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts three members")
 	}
+	t.Parallel()
 	c := start(t, 3)
 	lead := c.leader()
 	live, dead := c.members[(lead+1)%3], c.members[(lead+2)%3]

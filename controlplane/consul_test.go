@@ -32,6 +32,7 @@ func TestConsul(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts two members and a Consul server")
 	}
+	t.Parallel()
 	s := consultest.Start(t)
 	c := &cluster{t: t, kek: filepath.Join(t.TempDir(), "kek")}
 	first := withConsul(newConfig(t, "m1", c.kek), s.Address)

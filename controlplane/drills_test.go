@@ -50,6 +50,7 @@ func TestARestoreDrillBringsTheNewestBackupBackOnTheSide(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts two members")
 	}
+	t.Parallel()
 	c := start(t, 1)
 	c.addTenant("acme")
 	d := c.rehearse()

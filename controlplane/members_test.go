@@ -122,6 +122,7 @@ func TestANewcomerBlocksNoWritesUntilItHasTheState(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts two members")
 	}
+	t.Parallel()
 	// The one member would need both, had the newcomer a vote.
 	c := startWith(t, 1, func(first *controlplane.Config) { first.Autopilot.Stabilization = time.Hour })
 	newcomer := newConfig(t, "m2", c.kek)
@@ -152,6 +153,7 @@ func TestAMemberThatIsGoneIsReplaced(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts four members")
 	}
+	t.Parallel()
 	c := start(t, 3)
 	lead := c.leader()
 	gone := c.members[(lead+1)%3]

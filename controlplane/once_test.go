@@ -14,6 +14,7 @@ func TestChangesAreMadeOnceAcrossTheLossOfTheLeader(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it stops the leader of a real cluster")
 	}
+	t.Parallel()
 	c := start(t, 3)
 	tenant(t, c.client(), "red")
 	lead := c.leader()

@@ -65,6 +65,7 @@ func TestAMemberRecoversAloneAndOthersJoinIt(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts four members")
 	}
+	t.Parallel()
 	c := start(t, 3)
 	c.addTenant("acme")
 	key := c.recoveryKey()
@@ -149,6 +150,7 @@ func TestAClusterComesBackFromItsSnapshotOnAnEmptyHost(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts three members")
 	}
+	t.Parallel()
 	c := start(t, 1)
 	c.addTenant("acme")
 	key, file := c.recoveryKey(), c.snapshot()

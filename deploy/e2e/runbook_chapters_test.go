@@ -299,7 +299,7 @@ func (l *life) lostQuorum() {
 	none := l.on("No leader", l.m1, l.m1.env())
 	none.says(none.tries("fleetctl cluster check").stdout, "m2", "fail")
 	r := l.on("Lost quorum", l.m1, l.m1.env())
-	r.says(r.does("fleetctl cluster status --addr MEMBER:8440", "MEMBER", l.m1.ip), "applied")
+	r.says(r.does("fleetctl cluster status --addr MEMBER:8440", "MEMBER", l.m1.ip), "log index", ", of term ")
 	r.does("systemctl stop edgefleet-controlplane")
 	r.does("cp -a /var/lib/edgefleet/controlplane /var/lib/edgefleet/controlplane.before")
 	r.does("controlplane recover --config /etc/edgefleet/controlplane.yaml --peers m1=203.0.113.1:8441 --recovery-key recovery.key",

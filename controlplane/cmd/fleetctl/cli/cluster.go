@@ -55,7 +55,7 @@ func (a *app) showCluster(c client.ClusterStatus) error {
 	t.row("answered by", c.Member)
 	t.row("leader", leader)
 	t.row("term", c.Term)
-	t.row("log index", c.Index)
+	t.row("log index", logEnd(c))
 	t.row("applied", c.Applied)
 	t.row("log format", logFormat(c))
 	if c.StateHash != "" {
@@ -68,6 +68,16 @@ func (a *app) showCluster(c client.ClusterStatus) error {
 		return err
 	}
 	return a.showMembers(c.Members)
+}
+
+// logEnd is where the log of the answering member ends: of two logs, the one of the higher term reaches further.
+func logEnd(c client.ClusterStatus) string {
+	for _, m := range c.Members {
+		if m.ID == c.Member && m.Health != nil && m.Health.Stats != nil {
+			return fmt.Sprintf("%d, of term %d", c.Index, m.Health.Stats.LastTerm)
+		}
+	}
+	return fmt.Sprint(c.Index)
 }
 
 // logFormat is the format of the log, and who keeps it from being newer.

@@ -27,9 +27,40 @@ func (b Backup) validate() error {
 	return b.place().Validate()
 }
 
-// snapshot writes a snapshot of this member's state.
+// snapshot writes a snapshot of this member's state to a file below its data directory.
 func (m *member) snapshot(w io.Writer) (snapshot.Envelope, error) {
-	return backup.Write(w, backup.Source{View: m.state.Read(), Term: m.node.Stats().Term, Member: m.c.Member, Keys: m.keys, Now: time.Now()})
+	return backup.Write(&frugal{w: w, dir: m.c.DataDir}, backup.Source{View: m.state.Read(), Term: m.node.Stats().Term, Member: m.c.Member, Keys: m.keys, Now: time.Now()})
+}
+
+// frugal writes only while the log keeps the room that it needs: a backup must not be what fills the disk.
+type frugal struct {
+	w   io.Writer
+	dir string
+	// left may be written before it looks again.
+	left int
+}
+
+// frugalStep is how much is written between two looks.
+const frugalStep = 4 << 20
+
+// Write implements io.Writer.
+func (f *frugal) Write(p []byte) (int, error) {
+	if f.left -= len(p); f.left < 0 {
+		if err := room(f.dir, uint64(frugalStep+len(p))); err != nil {
+			return 0, err
+		}
+		f.left = frugalStep
+	}
+	return f.w.Write(p)
+}
+
+// room refuses to write n bytes where the log would not have enough left.
+func room(dir string, n uint64) error {
+	left, err := free(dir)
+	if err == nil && left < noFree+n {
+		err = fleet.NewError(fleet.ErrUnavailable, "data_dir", "only %d MiB are free at %s, and %d MiB are needed beside the %d MiB that the log keeps: free some", left>>20, dir, (n+1<<20-1)>>20, noFree>>20)
+	}
+	return err
 }
 
 // openBackups makes the leader's loop of scheduled backups; there is none without a schedule or a KEK.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -123,4 +124,31 @@ func newest(t *testing.T, b controlplane.Backup) []byte {
 		t.Error(err)
 	}
 	return file.Bytes()
+}
+
+func TestABackupIsNotWhatFillsTheDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a member")
+	}
+	t.Parallel()
+	place := controlplane.Backup{To: "file://" + t.TempDir(), Every: time.Hour, Keep: 3}
+	c := startWith(t, 1, func(first *controlplane.Config) {
+		first.Backup = place
+		if err := os.Mkdir(first.DataDir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Mount("tmpfs", first.DataDir, "tmpfs", 0, "size=64m,mode=0700"); err != nil { // which a log may need
+			t.Skipf("mounting a file system is not permitted here: %v", err)
+		}
+		t.Cleanup(func() {
+			if err := syscall.Unmount(first.DataDir, syscall.MNT_DETACH); err != nil {
+				t.Error(err)
+			}
+		})
+	})
+	s := c.backups("the backup is refused", func(s fleet.BackupStatus) bool { return s.Error != "" || s.Last != nil })
+	if s.Last != nil || !strings.Contains(s.Error, "MiB are free at "+c.members[0].config.DataDir) {
+		t.Errorf("%+v", s)
+	}
+	c.addTenant("acme")
 }

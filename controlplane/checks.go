@@ -66,22 +66,30 @@ func (m *member) checkKEK() fleet.Check {
 
 func (m *member) checkDisk() fleet.Check {
 	c := fleet.Check{Name: "disk of " + string(m.c.Member), State: fleet.CheckOK}
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(m.c.DataDir, &st); err != nil {
+	left, err := free(m.c.DataDir)
+	if err != nil {
 		c.State, c.Detail = fleet.CheckFail, err.Error()
 		return c
 	}
-	free := st.Bavail * uint64(st.Bsize) //nolint:gosec // a block size is positive
-	c.Detail = fmt.Sprintf("%d MiB free at %s", free>>20, m.c.DataDir)
+	c.Detail = fmt.Sprintf("%d MiB free at %s", left>>20, m.c.DataDir)
 	switch {
-	case free < noFree:
+	case left < noFree:
 		c.State = fleet.CheckFail
 		c.Detail += ": free some now and restart the member, writes stop when nothing is left"
-	case free < minFree:
+	case left < minFree:
 		c.State = fleet.CheckWarn
 		c.Detail += fmt.Sprintf(": free some, below %d MiB writes may stop", noFree>>20)
 	}
 	return c
+}
+
+// free is how many bytes the file system of a directory has left.
+func free(dir string) (uint64, error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("look at the file system of %s: %w", dir, err)
+	}
+	return st.Bavail * uint64(st.Bsize), nil //nolint:gosec // a block size is positive
 }
 
 // checkMember probes the ports of a member and compares its clock with ours.

@@ -157,6 +157,9 @@ func (m *member) rehearse(ctx context.Context, began time.Time) (out rehearsal, 
 		return out, err
 	}
 	out.rpo = max(0, began.Sub(loaded.Envelope.Time))
+	if err := room(m.c.DataDir, noFree+2*uint64(loaded.Envelope.Bytes)); err != nil { //nolint:gosec // not negative: its log, and the state twice
+		return out, err
+	}
 	dir, err := os.MkdirTemp(m.c.DataDir, rehearsalPrefix+"*")
 	if err != nil {
 		return out, fmt.Errorf("make a directory for the drill: %w", err)

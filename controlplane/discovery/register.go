@@ -145,7 +145,7 @@ func (r *Registrar) Run(ctx context.Context) error {
 			var pause time.Duration
 			pause, retry = r.c.backoff(retry)
 			pauseFor(ctx, min(pause, r.o.TTL/3)) // what can be kept must not run out meanwhile
-			r.swept = time.Time{} // Consul may have forgotten everything
+			r.swept = time.Time{}                // Consul may have forgotten everything
 			continue
 		}
 		retry = r.c.o.Retry

@@ -36,6 +36,7 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/observability"
 	"github.com/edgefleet/edgefleet/observability/lifecycle"
+	"github.com/edgefleet/edgefleet/tls/keyring"
 	"github.com/edgefleet/edgefleet/tls/mtls"
 )
 
@@ -53,6 +54,7 @@ type member struct {
 	node   *consensus.Node
 	raft   proposer
 	keys   *keys.Keys
+	kek    *keyring.KEK
 	lib    *blobs.Library
 	bus    *bus.Bus
 	events *events.Store
@@ -254,10 +256,14 @@ func (m *member) openKeys(ctx context.Context) error {
 		m.tel.Logger.WarnContext(ctx, "no key-encryption key: this member votes and serves reads, and neither issues nor seals; set kek_file", "member", m.c.Member)
 		return nil
 	}
-	rec, _ := m.state.Read().Cluster()
-	if m.keys, err = keys.Open(rec, kek); err != nil {
+	kek.Use(func() string {
+		c, _ := m.state.Read().Cluster()
+		return c.KEK()
+	})
+	if m.keys, err = m.openSecrets(ctx, kek); err != nil {
 		return err
 	}
+	m.kek = kek
 	m.lib = blobs.New(m.state, m.keys)
 	return nil
 }

@@ -178,6 +178,9 @@ func (m *member) ownStats() client.RaftStats {
 	out := client.RaftStats{
 		Member: m.c.Member, State: s.State, Term: s.Term, LastTerm: s.LastTerm, LastIndex: s.LastIndex, Commit: s.Commit, Applied: s.Applied,
 	}
+	if m.kek != nil {
+		out.KEKs = m.kek.Names()
+	}
 	if !s.LastContact.IsZero() {
 		ms := time.Since(s.LastContact).Milliseconds()
 		out.LastContactMS = &ms

@@ -28,7 +28,7 @@ const (
 // checks runs the readiness checks of the cluster as this member sees them, one line each.
 func (m *member) checks(ctx context.Context) []fleet.Check {
 	z := zone{m.state}
-	out := []fleet.Check{m.checkHealth(), m.checkKEK(), m.checkDisk(), m.check.CheckDelegation(ctx, z.Zone(), z.Servers())}
+	out := []fleet.Check{m.checkHealth(), m.checkKEK(ctx), m.checkDisk(), m.check.CheckDelegation(ctx, z.Zone(), z.Servers())}
 	if m.backups != nil {
 		out = append(out, m.backups.Check())
 	}
@@ -52,14 +52,6 @@ func (m *member) checkHealth() fleet.Check {
 			continue
 		}
 		c.Detail += "; " + name + ": " + failing[name]
-	}
-	return c
-}
-
-func (m *member) checkKEK() fleet.Check {
-	c := fleet.Check{Name: "key-encryption key", State: fleet.CheckOK, Detail: "opens the cluster's secrets"}
-	if m.keys == nil {
-		c.State, c.Detail = fleet.CheckFail, fmt.Sprintf("member %s has none: copy it from another member out of band and set kek_file", m.c.Member)
 	}
 	return c
 }

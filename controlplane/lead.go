@@ -7,6 +7,7 @@ import (
 
 	"github.com/edgefleet/edgefleet/controlplane/leader/heads"
 	"github.com/edgefleet/edgefleet/controlplane/leader/once"
+	"github.com/edgefleet/edgefleet/controlplane/leader/reseal"
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
@@ -22,7 +23,8 @@ func (m *member) lead(ctx context.Context) error {
 		loops = append(loops, m.again("autopilot", m.autopilot), m.again("removals", m.removals), m.again("drills", m.drillLoop))
 		if m.lib != nil {
 			h := &heads.Loop{State: m.state, Library: m.lib, Proposer: m.raft, Publish: m.bus.Publish, Now: utcNow}
-			loops = append(loops, m.again("heads", h.Run))
+			r := &reseal.Loop{State: m.state, Sealer: m.keys.Sealer, Proposer: m.raft, Logger: m.tel.Logger, Now: utcNow}
+			loops = append(loops, m.again("heads", h.Run), m.again("reseal", r.Run))
 		}
 		if m.hosts != nil {
 			loops = append(loops, m.again("hosts", m.hosts.Run))

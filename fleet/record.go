@@ -52,5 +52,9 @@ type (
 	}
 )
 
+// KEK is the name of the key-encryption key that seals in this cluster: the one that sealed its own secrets, which a
+// rotation replaces all at once.
+func (c ClusterRecord) KEK() string { return c.Secrets[SecretHeadKey].Key }
+
 // HashBytes is the length of a stored secret hash (SHA-256).
 const HashBytes = 32

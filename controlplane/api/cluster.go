@@ -30,6 +30,7 @@ func (a *API) registerCluster() {
 	handle(a, op("cluster-member-remove", http.MethodDelete, "/v1/cluster/members/{id}", "Remove a member for ever; one that leads hands over first", operators, fleet.PermClusterOperate, fleet.DutyOperating).changes(command.TypeMemberRetire), a.memberRemove)
 	handle(a, op("join-token-create", http.MethodPost, "/v1/join-tokens", "Make a one-time join token for a node or a member", operators, fleet.PermNodesEnrol, fleet.DutyOperating).changes(command.TypeJoinTokenPut), a.joinTokenCreate)
 	handle(a, op("whoami", http.MethodGet, "/v1/whoami", "What this token may do", anyToken, fleet.PermSelf, fleet.DutyConsole), a.whoami)
+	a.registerKEK()
 }
 
 // ClusterQuery asks for a member's status.

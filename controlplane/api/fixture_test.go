@@ -43,10 +43,14 @@ const patience = 2 * time.Minute
 
 // fixture is a cluster of members with real TLS, state machines and stores; only Raft is replaced, by one shared log.
 type fixture struct {
-	t        *testing.T
-	log      *sharedLog
-	cluster  fleet.ClusterRecord
-	keys     *keys.Keys
+	t       *testing.T
+	log     *sharedLog
+	cluster fleet.ClusterRecord
+	keys    *keys.Keys
+	// kek has the key that seals and a newer one.
+	kek *keyring.KEK
+	// has is what a member says of its key-encryption keys; by default, it has all.
+	has      atomic.Pointer[func(fleet.MemberID) ([]string, error)]
 	operator string
 	recovery ed25519.PrivateKey
 	members  []*member
@@ -244,8 +248,8 @@ func (f *fixture) propose(b command.Body) {
 func open(t *testing.T, n int, change ...func(*http.Server)) *fixture {
 	t.Helper()
 	f := &fixture{t: t, log: &sharedLog{}, reports: make(chan fleet.Report, 16)}
-	kek, err := keyring.NewKEK()
-	must(t, err)
+	kek := twoKEKs(t)
+	f.kek = kek
 	recovery, private, err := ed25519.GenerateKey(rand.Reader)
 	must(t, err)
 	f.recovery = private
@@ -263,7 +267,23 @@ func open(t *testing.T, n int, change ...func(*http.Server)) *fixture {
 		f.propose(command.MemberPut{Member: m.record()})
 	}
 	f.lead("m1")
+	kek.Use(func() string {
+		c, _ := f.members[0].state.Read().Cluster()
+		return c.KEK()
+	})
 	return f
+}
+
+// twoKEKs is a file of key-encryption keys to which a newer one was added.
+func twoKEKs(t *testing.T) *keyring.KEK {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "kek")
+	first, err := keyring.NewKEK()
+	must(t, err)
+	must(t, first.Save(path))
+	both, err := keyring.AddKEK(path)
+	must(t, err)
+	return both
 }
 
 func (m *member) record() fleet.Member {
@@ -304,7 +324,11 @@ func (f *fixture) addMember(id fleet.MemberID, change []func(*http.Server)) {
 		Recheck:  func(fleet.HostName) {},
 		OwnStats: r.stats,
 		Stats: func(_ context.Context, m fleet.Member) (client.RaftStats, error) {
-			return client.RaftStats{Member: m.ID, State: "leader"}, nil
+			has, err := f.kek.Names(), error(nil)
+			if says := f.has.Load(); says != nil {
+				has, err = (*says)(m.ID)
+			}
+			return client.RaftStats{Member: m.ID, State: "leader", KEKs: has}, err
 		},
 		Forward:   &http.Transport{TLSClientConfig: f.tls(&cert), ForceAttemptHTTP2: true},
 		ClientCAs: ca, Telemetry: tel, Now: time.Now,

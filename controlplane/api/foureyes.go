@@ -19,6 +19,7 @@ var risky = map[string]func(a *API, in any) bool{
 	"cluster-member-remove": always,
 	"access-update":         always,
 	"snapshot-restore":      always,
+	"kek-rotate":            always,
 	"operator-user-create": func(a *API, in any) bool {
 		i, ok := in.(*Input[client.UserCreate])
 		return ok && a.powerful(i.Body.Roles)

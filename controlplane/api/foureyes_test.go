@@ -37,7 +37,7 @@ func (f *fixture) held(a answer) fleet.Approval {
 
 func TestTheRiskyActs(t *testing.T) {
 	raw, _ := spec(t)
-	want := []string{"access-update", "cluster-member-remove", "operator-role-create", "operator-user-create", "operator-user-enable", "operator-user-update", "snapshot-restore"}
+	want := []string{"access-update", "cluster-member-remove", "kek-rotate", "operator-role-create", "operator-user-create", "operator-user-enable", "operator-user-update", "snapshot-restore"}
 	var got []string
 	_, d := spec(t)
 	for _, methods := range d.Paths {

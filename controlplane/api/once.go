@@ -147,6 +147,8 @@ func (b *Body[T]) restore(ctx context.Context, a *API, o fleet.Once) error {
 		v.Records = v.Host.Records(cluster.Zone)
 	case *client.Settled:
 		*v = a.settle(ctx, o.Index)
+	case *client.KEKStatus:
+		*v = a.kekStatus(ctx)
 	case *client.UserEnded:
 		v.Settled = a.settle(ctx, o.Index)
 	case *client.TokenCreated:

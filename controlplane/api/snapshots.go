@@ -132,6 +132,9 @@ func (a *API) restoreBody(ctx, approved context.Context, body io.Reader, digest 
 	if c, _ := a.view().Cluster(); loaded.Envelope.Cluster != c.ID {
 		return none, fleet.NewError(fleet.ErrConflict, "snapshot", "the snapshot is of cluster %s, this is %s: a cluster is brought back from it on an empty host, with 'controlplane init --from-snapshot'", loaded.Envelope.Cluster, c.ID)
 	}
+	if err := a.restorable(ctx, loaded.State.Read()); err != nil {
+		return none, err
+	}
 	return a.stageAndRestore(ctx, approved, f, loaded.Envelope, s)
 }
 

@@ -10,6 +10,7 @@ package backup
 import (
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/edgefleet/edgefleet/controlplane/keys"
@@ -63,7 +64,7 @@ func Load(r io.Reader, sealer keyring.Sealer) (Loaded, error) {
 	}
 	digest, err := sealer.Open(e.Seal, keyring.SnapshotAAD(e.Cluster))
 	if err != nil || string(digest) != e.SHA256 {
-		return Loaded{}, fleet.NewError(fleet.ErrDenied, "kek_file", "the key-encryption key of this member did not seal the snapshot of cluster %s (or its envelope was forged): give the KEK of that cluster, from another member or from escrow", e.Cluster)
+		return Loaded{}, fleet.NewError(fleet.ErrDenied, "kek_file", "no key-encryption key of this member opens the snapshot of cluster %s, which %.64q sealed at %s (or its envelope was forged): give the kek_file of that cluster and of that time, from another member or from escrow", e.Cluster, e.Seal.Key, e.Time.Format(time.RFC3339))
 	}
 	l := Loaded{Envelope: e}
 	if l.State, err = state.Load(content); err != nil {
@@ -78,8 +79,25 @@ func Load(r io.Reader, sealer keyring.Sealer) (Loaded, error) {
 	if hash != e.StateHash || !ok || c.ID != e.Cluster || v.Index() != e.Index || c.Incarnation != e.Incarnation {
 		return Loaded{}, fleet.NewError(fleet.ErrCorrupt, "snapshot", "the state in the snapshot is not the one of its envelope: it has the hash %.12s, not %.12s; use another snapshot, or the version that wrote it, %.40q", hash, e.StateHash, e.Software)
 	}
+	if err := opens(sealer, e.Cluster, v.NotSealedBy(c.KEK()).Keys()); err != nil {
+		return Loaded{}, err
+	}
 	l.Keys, err = keys.Open(c, sealer)
 	return l, err
+}
+
+// opens refuses a snapshot of the middle of a rotation, if sealer lacks a key that seals secrets of it still.
+func opens(sealer keyring.Sealer, cluster fleet.ClusterID, names []string) error {
+	several, ok := sealer.(interface{ Names() []string })
+	if !ok {
+		return nil
+	}
+	for _, name := range names {
+		if !slices.Contains(several.Names(), name) {
+			return fleet.NewError(fleet.ErrDenied, "kek_file", "the snapshot of cluster %s was taken during a rotation, and %.64q seals secrets of it still, which this kek_file does not hold: give the kek_file of that time, from escrow", cluster, name)
+		}
+	}
+	return nil
 }
 
 // Origin is e as the records of incarnations name it.

@@ -163,6 +163,8 @@ type (
 		Applied   uint64         `json:"applied"`
 		// LastContactMS is how long ago it heard from the leader; missing if it leads, or never did.
 		LastContactMS *int64 `json:"last_contact_ms,omitempty"`
+		// KEKs are the names of its key-encryption keys, the newest last.
+		KEKs []string `json:"keks,omitempty"`
 	}
 
 	// LeaderTransfer hands leadership to another voter; an empty To leaves the choice to the cluster.

@@ -17,6 +17,7 @@ var since = map[Type]int{
 	TypeHostPutConsul: 2, TypeOriginsResolve: 2,
 	TypeKeysExpire: formatOnce,
 	TypeNodeRotate: 2, TypeNodeLock: 2, TypeNodeUnlock: 2,
+	TypeKEKRotate: 2, TypeSecretsReseal: 2,
 }
 
 // Since is the first format of the log that has the command.

@@ -60,6 +60,8 @@ const (
 	TypeNodeLock
 	TypeNodeUnlock
 	TypeMemberRetire
+	TypeKEKRotate
+	TypeSecretsReseal
 )
 
 var names = map[Type]string{
@@ -83,6 +85,7 @@ var names = map[Type]string{
 	TypeDrillPut:   "drill_put",
 	TypeKeysExpire: "keys_expire",
 	TypeNodeRotate: "node_rotate", TypeNodeLock: "node_lock", TypeNodeUnlock: "node_unlock",
+	TypeKEKRotate: "kek_rotate", TypeSecretsReseal: "secrets_reseal",
 	TypeMemberRetire: "member_retire",
 }
 
@@ -157,5 +160,7 @@ var bodies = map[Type]func() Body{
 	TypeNodeRotate:        func() Body { return &NodeRotate{} },
 	TypeNodeLock:          func() Body { return &NodeLock{} },
 	TypeNodeUnlock:        func() Body { return &NodeUnlock{} },
+	TypeKEKRotate:         func() Body { return &KEKRotate{} },
+	TypeSecretsReseal:     func() Body { return &SecretsReseal{} },
 	TypeMemberRetire:      func() Body { return &MemberRetire{} },
 }

@@ -214,6 +214,10 @@ func (p *processor) apply(b command.Body) (any, error) {
 		return p.nodeLock(b)
 	case *command.NodeUnlock:
 		return p.nodeUnlock(b)
+	case *command.KEKRotate:
+		return nil, p.kekRotate(b)
+	case *command.SecretsReseal:
+		return nil, p.secretsReseal(b)
 	case *command.MemberRetire:
 		return nil, p.memberRetire(b)
 	}

@@ -156,6 +156,9 @@ func (p *processor) orderPut(b *command.OrderPut) (any, error) {
 			return nil, fleet.NewError(fleet.ErrConflict, "order", "host %s has the order %s under way", o.Host, other.ID)
 		}
 	}
+	if ok {
+		o.Key = before.Key // whoever attempts it may hold it as it was before it was sealed anew
+	}
 	o.Meta = p.meta(before.Meta)
 	p.tx.PutOrder(o)
 	return o.Order, p.audit(b, "order/"+string(o.ID), o.Tenant, orNil(before.Order, ok), o.Order)

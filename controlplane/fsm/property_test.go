@@ -111,7 +111,7 @@ func (d dice) people() command.Body {
 }
 
 func (d dice) machines() command.Body {
-	switch d.IntN(13) {
+	switch d.IntN(14) {
 	case 12:
 		return command.KeysExpire{Before: noon.Add(fleet.KeyLife), Limit: d.IntN(3)}
 	case 0:
@@ -131,7 +131,7 @@ func (d dice) machines() command.Body {
 		return with(joinToken(d.join(), pick(d, fleet.JoinNode, fleet.JoinMember)), func(b *command.JoinTokenPut) { b.Token.Region = pick[fleet.RegionName](d, "eu", "eu", "") })
 	case 4:
 		return command.NodeEnrol{Token: d.join(), ID: d.node(), Spec: fleet.NodeSpec{Addresses: d.addrs()}}
-	case 5:
+	case 5, 13:
 		return d.identity()
 	case 6, 10, 11:
 		return command.NodePut{Put: d.put(), ID: d.node(), Spec: fleet.NodeSpec{Group: d.group(), Region: "eu", Addresses: d.addrs()}}
@@ -150,12 +150,12 @@ func (d dice) machines() command.Body {
 }
 
 func (d dice) identity() command.Body {
-	switch d.IntN(4) {
+	switch d.IntN(6) {
 	case 0:
 		return command.NodeRenew{ID: d.node(), SPKI: pick(d, "a", "b")}
-	case 1:
+	case 1, 2:
 		return command.NodeLock{ID: d.node(), Reason: pick(d, "two machines", "")}
-	case 2:
+	case 3, 4:
 		return command.NodeUnlock{ID: d.node()}
 	}
 	return command.NodeRotate{ID: d.node(), From: pick(d, "", "a", "b"), SPKI: pick(d, "a", "b", "c")}
@@ -166,7 +166,9 @@ func (d dice) certificates() command.Body {
 	if d.IntN(3) > 0 {
 		h, of = "a.example.com", "acme"
 	}
-	switch d.IntN(8) {
+	switch d.IntN(9) {
+	case 8:
+		return d.sealing()
 	case 7:
 		return resolve(d.host(), d.tenant(), pick(d, "consul://web", "consul://web?tag=a"), pick(d, "http://203.0.113.7:80", "http://10.0.0.1:80"))
 	case 0:
@@ -185,10 +187,23 @@ func (d dice) certificates() command.Body {
 	return command.EntryDelete{Key: pick(d, "a", "a/b", "b", "")}
 }
 
+func (d dice) sealing() command.Body {
+	if d.IntN(2) == 0 {
+		return rotateKEK(pick(d, "kek", "kek-1", "kek-2"), pick(d, "kek-1", "kek-2"), pick(d, []fleet.MemberID{"m1", "m2", "m3"}, []fleet.MemberID{"m1"})...)
+	}
+	sealed := fleet.Sealed{Key: pick(d, "kek", "kek-1", "kek-2"), Ciphertext: secretBytes}
+	return command.SecretsReseal{
+		KEK:          pick(d, sealed.Key, sealed.Key, "kek-3"),
+		Certificates: []command.CertificateReseal{{Host: "a.example.com", Generation: 1 + d.Uint64N(2), Key: sealed}},
+		Orders:       []command.OrderReseal{{ID: d.order(), Key: sealed}},
+		Entries:      []command.EntryReseal{{Key: "a", Was: pick(d, fleet.DigestOf(secretBytes), fleet.DigestOf(nil)), Value: secretBytes}},
+	}
+}
+
 // log is what a seed stands for: encoded commands with times that go forward and back.
 func (d dice) log(t *testing.T, n int) (entries [][]byte, bodies []command.Body) {
 	t.Helper()
-	bodies = []command.Body{clusterInit(), tenant("acme"), tenant("beta"), host("a.example.com", "acme", "la"), order("o1", "a.example.com", "acme", 1), commit("o1", "a.example.com", "acme", 1)}
+	bodies = []command.Body{clusterInit(), tenant("acme"), tenant("beta"), host("a.example.com", "acme", "la"), order("o1", "a.example.com", "acme", 1), commit("o1", "a.example.com", "acme", 1), joinToken("j0", fleet.JoinNode), enrol("j0", "n1", "203.0.113.9")}
 	for len(bodies) < n {
 		bodies = append(bodies, d.command())
 	}

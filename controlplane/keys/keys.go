@@ -83,7 +83,7 @@ func Open(c fleet.ClusterRecord, sealer keyring.Sealer) (*Keys, error) {
 	for name, sealed := range c.Secrets {
 		b, err := sealer.Open(sealed, keyring.SecretAAD(c.ID, name))
 		if err != nil {
-			return nil, fleet.NewError(fleet.ErrDenied, "kek_file", "the key-encryption key does not open the secrets of cluster %s: give the KEK that was made or given at init (kek_file)", c.ID)
+			return nil, fleet.NewError(fleet.ErrDenied, "kek_file", "the key-encryption key does not open the secrets of cluster %s, which %s seals: give the kek_file of a member that runs, or of that time, from escrow", c.ID, sealed.Key)
 		}
 		plain[name] = b
 	}

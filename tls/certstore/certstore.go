@@ -72,7 +72,7 @@ func (s *Store) Store(ctx context.Context, key string, value []byte) error {
 	if s.sealer == nil {
 		return errSealed(key)
 	}
-	sealed, err := s.sealer.Seal(value, aad(key))
+	sealed, err := s.sealer.Seal(value, keyring.StorageAAD(key))
 	if err != nil {
 		return fmt.Errorf("seal %s: %w", key, err)
 	}
@@ -112,7 +112,7 @@ func (s *Store) load(ctx context.Context, key string) ([]byte, time.Time, error)
 	if err := fleet.DecodeStrict(b, &sealed); err != nil {
 		return nil, time.Time{}, fleet.NewError(fleet.ErrCorrupt, "value", "acme storage: %s is not a sealed value: %v", key, err)
 	}
-	value, err := s.sealer.Open(sealed, aad(key))
+	value, err := s.sealer.Open(sealed, keyring.StorageAAD(key))
 	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("open %s: %w", key, err)
 	}
@@ -210,8 +210,6 @@ func clean(key string) (string, error) {
 	}
 	return c, nil
 }
-
-func aad(key string) []byte { return []byte("edgefleet acme storage\x00" + key) }
 
 func errSealed(key string) error {
 	return fleet.NewError(fleet.ErrSealed, "value", "acme storage: %s needs the key-encryption key, which this member does not have: install it and restart", key)

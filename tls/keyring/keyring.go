@@ -47,6 +47,9 @@ func SnapshotAAD(cluster fleet.ClusterID) []byte {
 	return []byte(encode("edgefleet snapshot", []byte(cluster)))
 }
 
+// StorageAAD is the additional data of a value of certmagic's storage.
+func StorageAAD(key string) []byte { return []byte("edgefleet acme storage\x00" + key) }
+
 // encode joins a purpose and its parts, each behind its length, so that no two lists have the same encoding.
 func encode(purpose string, parts ...[]byte) string {
 	b := binary.BigEndian.AppendUint64(nil, uint64(len(purpose)))

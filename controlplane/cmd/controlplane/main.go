@@ -29,7 +29,7 @@ func command() *cobra.Command {
 		Short: "One member of the Edgefleet control plane",
 		Long:  "One member of the Edgefleet control plane.\n\nRun init once on the first host, join on the others, then run on all. docs/configuration.md describes the file.",
 	}
-	root.AddCommand(initCommand(), joinCommand(), runCommand(), recoverCommand(), openAPICommand())
+	root.AddCommand(initCommand(), joinCommand(), runCommand(), recoverCommand(), kekCommand(), openAPICommand())
 	return root
 }
 

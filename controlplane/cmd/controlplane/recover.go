@@ -67,17 +67,23 @@ func confirm(cmd *cobra.Command, p controlplane.Plan, yes bool) error {
 	if !p.Signed {
 		_, _ = fmt.Fprintf(w, "Without --recovery-key nodes keep what they have, and follow after 'fleetctl cluster incarnation start --recovery-key FILE'.\n")
 	}
+	return sure(cmd, string(p.Cluster), yes)
+}
+
+// sure asks for a name to be typed. Without a terminal it refuses to ask.
+func sure(cmd *cobra.Command, name string, yes bool) error {
 	if yes {
 		return nil
 	}
+	w := cmd.ErrOrStderr()
 	in, ok := cmd.InOrStdin().(*os.File)
 	if !ok || !term.IsTerminal(int(in.Fd())) {
 		return fleet.NewError(fleet.ErrInvalid, "yes", "this cannot be undone, and there is no terminal to ask on: say --yes. Nothing was changed")
 	}
-	_, _ = fmt.Fprintf(w, "This cannot be undone. Type %s to go on: ", p.Cluster)
+	_, _ = fmt.Fprintf(w, "This cannot be undone. Type %s to go on: ", name)
 	line, _ := bufio.NewReader(in).ReadString('\n') // the end of the input is no answer
-	if strings.TrimSpace(line) != string(p.Cluster) {
-		return fleet.NewError(fleet.ErrInvalid, "", "%q is not %q: nothing was changed", strings.TrimSpace(line), p.Cluster)
+	if strings.TrimSpace(line) != name {
+		return fleet.NewError(fleet.ErrInvalid, "", "%q is not %q: nothing was changed", strings.TrimSpace(line), name)
 	}
 	return nil
 }

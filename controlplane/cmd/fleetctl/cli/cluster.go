@@ -15,7 +15,7 @@ import (
 
 func (a *app) clusterCommand() *cobra.Command {
 	return group("cluster", "The members of the control plane", "", a.clusterStatus(), a.clusterMembers(), a.clusterCheck(), a.clusterAdd(), a.clusterJoinToken(), a.clusterRemove(),
-		a.clusterTransferLeader(), a.clusterSnapshot(), a.clusterBackups(), a.clusterIncarnation())
+		a.clusterTransferLeader(), a.clusterSnapshot(), a.clusterBackups(), a.clusterIncarnation(), a.clusterKEK())
 }
 
 func (a *app) clusterStatus() *cobra.Command {

@@ -12,33 +12,43 @@ import (
 type stableStore struct {
 	raft.StableStore
 
-	mu    sync.RWMutex
-	ended bool
+	mu     sync.Mutex
+	ended  bool
+	writes sync.WaitGroup
 }
 
 // Set implements raft.StableStore.
 func (s *stableStore) Set(key, val []byte) error {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.ended {
+	if !s.begin() {
 		return nil
 	}
+	defer s.writes.Done()
 	return s.StableStore.Set(key, val)
 }
 
 // SetUint64 implements raft.StableStore.
 func (s *stableStore) SetUint64(key []byte, val uint64) error {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.ended {
+	if !s.begin() {
 		return nil
 	}
+	defer s.writes.Done()
 	return s.StableStore.SetUint64(key, val)
+}
+
+// begin reports whether a write may begin; it holds no lock while it is under way, for a disk may take its time.
+func (s *stableStore) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ended {
+		s.writes.Add(1)
+	}
+	return !s.ended
 }
 
 // end returns when no write is under way; the store below may be closed then.
 func (s *stableStore) end() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.ended = true
+	s.mu.Unlock()
+	s.writes.Wait()
 }

@@ -289,4 +289,5 @@ func (a *API) describeWait(op operation) {
 			Description: fmt.Sprintf("with index: how long to wait, at most %s; default %s; then the answer is as before. Up to a sixteenth is added", maxWait, defaultWait),
 		})
 	setHeader(described.Responses["200"], headerIndex, "log index that the answer includes")
+	setHeader(described.Responses["200"], headerIncarnation, "life of the cluster that the index is of: in another one, begin again with 0")
 }

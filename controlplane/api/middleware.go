@@ -32,6 +32,9 @@ const (
 	headerReason = "Edgefleet-Reason"
 	// headerIndex is the index of the log up to which, at least, the answer to a read includes everything.
 	headerIndex = "Edgefleet-Index"
+	// headerIncarnation is the life of the cluster that headerIndex is of: after a restore, indices say nothing about those
+	// before it.
+	headerIncarnation = "Edgefleet-Incarnation"
 )
 
 // ServeHTTP implements http.Handler. A handler that panics costs its own request only.

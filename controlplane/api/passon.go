@@ -102,7 +102,7 @@ func (a *API) read(w http.ResponseWriter, r *http.Request, op operation) error {
 		if err != nil {
 			return elsewhere(err)
 		}
-		w.Header().Set(headerIndex, itoa(index))
+		a.included(w, index)
 		return nil
 	})
 }

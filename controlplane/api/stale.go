@@ -9,7 +9,8 @@ import (
 )
 
 // headerAge is how long ago, in milliseconds, the member that answers a read from its own state heard from the leader;
-// 0 if it leads. It is absent if it has not heard from one since it started.
+// 0 if it leads, which a leader without a majority does for one raft_timeout; then its age counts from when it ceased to
+// lead. It is absent if the member has not heard from a leader since it started.
 const headerAge = "Edgefleet-Age"
 
 // maxMaxAge bounds what a caller may bear.
@@ -34,11 +35,18 @@ func (a *API) own(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return fleet.NewError(fleet.ErrUnavailable, "query.max_age", "member %s heard from the leader %s ago, which is more than %s: ask another member, or for older data", a.o.Member, age.Round(time.Millisecond), most)
 	}
-	w.Header().Set(headerIndex, itoa(index))
+	a.included(w, index)
 	if heard {
 		w.Header().Set(headerAge, strconv.FormatInt(age.Milliseconds(), 10))
 	}
 	return nil
+}
+
+// included says what an answer includes: everything up to an index of the log, in one life of the cluster.
+func (a *API) included(w http.ResponseWriter, index uint64) {
+	c, _ := a.view().Cluster()
+	w.Header().Set(headerIndex, itoa(index))
+	w.Header().Set(headerIncarnation, itoa(c.Incarnation))
 }
 
 // current refuses an age on a read that is never old.

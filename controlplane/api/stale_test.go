@@ -42,6 +42,9 @@ func TestAStaleReadSaysWhatItIncludesAndHowOldItIs(t *testing.T) {
 			if index, err := strconv.Atoi(got.header.Get("Edgefleet-Index")); tt.status == 200 && (err != nil || index < 3) {
 				t.Errorf("index %q", got.header.Get("Edgefleet-Index"))
 			}
+			if life := got.header.Get("Edgefleet-Incarnation"); tt.status == 200 && life != "1" {
+				t.Errorf("incarnation %q", life)
+			}
 			if tt.status == 503 && got.header.Get("Retry-After") == "" {
 				t.Error("it does not say when to ask again")
 			}

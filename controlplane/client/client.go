@@ -41,6 +41,18 @@ type Options struct {
 	Reason string
 	// Timeout bounds one request with its repetitions; default 30 s.
 	Timeout time.Duration
+	// Reads says how fresh the answers of reads must be; the zero value is linearizable.
+	Reads Reads
+}
+
+// Reads says what reads may answer.
+type Reads struct {
+	// Stale: any member answers from its own state, without a leader too.
+	Stale bool
+	// MaxAge refuses a stale answer of a member that heard from the leader longer ago; 0 does not.
+	MaxAge time.Duration
+	// Seen, if set, is told what each answer includes.
+	Seen func(Freshness)
 }
 
 // maxBody bounds an answer.
@@ -57,6 +69,7 @@ type Client struct {
 	// reason is sent with every request; the API keeps it with changes.
 	reason  string
 	timeout time.Duration
+	reads   Reads
 	http    *http.Client
 	// stream is http without a limit on the whole answer.
 	stream *http.Client
@@ -77,7 +90,7 @@ func New(o Options) (*Client, error) {
 			}
 		}
 	}
-	c := &Client{token: o.Token, key: o.Key, reason: o.Reason}
+	c := &Client{token: o.Token, key: o.Key, reason: o.Reason, reads: o.Reads}
 	for _, a := range o.Addrs {
 		if !strings.Contains(a, "://") {
 			a = "https://" + a
@@ -131,6 +144,9 @@ func (c *Client) Raw(ctx context.Context, method, path string, query url.Values,
 		}
 	}
 	r := newRequest(method, path, query, body, opts)
+	if method == http.MethodGet {
+		r.query = c.stale(query)
+	}
 	if method == http.MethodGet || c.token == "" || r.unrepeatable {
 		return c.try(ctx, r)
 	}
@@ -145,6 +161,13 @@ func (c *Client) try(ctx context.Context, r request) ([]byte, error) {
 	}
 	defer func() { _ = res.Body.Close() }() // it was read to its end, or is given up
 	raw, err := read(res)
+	if err == nil && r.method == http.MethodGet {
+		for _, tell := range []func(Freshness){c.reads.Seen, r.seen} {
+			if tell != nil {
+				tell(freshness(res.Header))
+			}
+		}
+	}
 	var p *Problem
 	if errors.Is(err, fleet.ErrUnavailable) && r.method != http.MethodGet && !errors.As(err, &p) {
 		return nil, outcomeUnknownError{err} // the answer broke off

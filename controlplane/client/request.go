@@ -13,6 +13,8 @@ type request struct {
 	body         []byte
 	header       http.Header
 	unrepeatable bool
+	// seen, if set, is told what the answer includes.
+	seen func(Freshness)
 }
 
 // Option is something about one request that is not in its path or body.

@@ -55,6 +55,7 @@ func (a *app) showApproval(ap fleet.Approval) error {
 func (a *app) approvalShow() *cobra.Command {
 	return &cobra.Command{
 		Use: "show ID", Short: "Show a request with its body, as it will be carried out", Example: "  fleetctl approval show ap-0123456789abcdef", Args: exact("ID"),
+		ValidArgsFunction: first(a.completeApprovals),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := a.session()
 			if err != nil {
@@ -68,6 +69,7 @@ func (a *app) approvalShow() *cobra.Command {
 func (a *app) approvalDecide(verb, short string) *cobra.Command {
 	return &cobra.Command{
 		Use: verb + " ID", Short: short, Example: "  fleetctl approval " + verb + " ap-0123456789abcdef", Args: exact("ID"),
+		ValidArgsFunction: first(a.completeApprovals),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := a.session()
 			if err != nil {

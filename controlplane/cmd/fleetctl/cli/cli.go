@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/edgefleet/edgefleet/controlplane/client"
 )
 
 // Options are the surroundings of one run; all are needed.
@@ -30,12 +32,16 @@ type Options struct {
 type app struct {
 	Options
 	flags flags
+	// seen is what stale answers of this run include.
+	seen *client.Freshness
 }
 
 // flags are the global flags.
 type flags struct {
 	addr                                                           []string
 	token, tokenFile, cacert, context, tenant, reason, output, key string
+	stale                                                          bool
+	maxAge                                                         time.Duration
 }
 
 const long = `fleetctl manages an Edgefleet: its members, nodes, tenants, hosts, rules and events.
@@ -55,7 +61,11 @@ Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 denied, 5 timeout, 6 confli
 // Run runs one command and returns the exit code. Cancelling ctx is an interrupt.
 func Run(ctx context.Context, o Options) int {
 	a := &app{Options: o}
-	return a.finish(ctx, a.root().ExecuteContext(ctx)) //nolint:contextcheck // cobra gives ctx to the commands
+	err := a.root().ExecuteContext(ctx) //nolint:contextcheck // cobra gives ctx to the commands
+	if err == nil {
+		a.sayFreshness()
+	}
+	return a.finish(ctx, err)
 }
 
 func (a *app) root() *cobra.Command {
@@ -88,6 +98,8 @@ func (a *app) globalFlags(root *cobra.Command) {
 	f.StringVar(&a.flags.tenant, "tenant", "", "tenant; a customer's token implies it")
 	f.StringVar(&a.flags.key, "idempotency-key", "", "repeat a change whose outcome was not known, with the key that the error named: it takes effect once")
 	f.StringVar(&a.flags.reason, "reason", "", "why, kept with a change in the audit log")
+	f.BoolVar(&a.flags.stale, "stale", false, "list and show: let any member answer from its own state, without a leader too")
+	f.DurationVar(&a.flags.maxAge, "max-age", 0, "with --stale, which it implies: refuse what a member heard of longer ago, such as 10s")
 	f.StringVarP(&a.flags.output, "output", "o", "table", "table or json")
 	for name, fn := range map[string]cobra.CompletionFunc{
 		"output": words("table", "json"), "tenant": a.completeTenants, "context": a.completeContexts,
@@ -105,7 +117,7 @@ func (a *app) checkFlags(cmd *cobra.Command) error {
 	if a.flags.token != "" && a.flags.tokenFile != "" {
 		return usagef(cmd, "give --token or --token-file, not both")
 	}
-	return nil
+	return a.checkStale(cmd)
 }
 
 // group is a command that only has subcommands.

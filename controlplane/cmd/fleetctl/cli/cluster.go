@@ -158,6 +158,7 @@ func (a *app) joinToken(cmd *cobra.Command, in client.JoinTokenCreate, ttl time.
 func (a *app) clusterRemove() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "remove MEMBER", Short: "Remove a member from the cluster for ever", Args: exact("MEMBER"),
+		ValidArgsFunction: first(a.completeMembers),
 		Long: "Remove a member that will not come back: from then on its certificates are refused. One that leads hands over first. A\n" +
 			"member that is removed while it runs stops by itself. To replace a member, remove it and add its successor, which may\n" +
 			"have the same id, with 'fleetctl cluster add'. While a majority of those that remain cannot be reached, it is refused.",

@@ -20,6 +20,7 @@ func (a *app) clusterTransferLeader() *cobra.Command {
 	}
 	in := client.LeaderTransfer{}
 	cmd.Flags().StringVar((*string)(&in.To), "to", "", "the voter that is to lead; default: the one that is furthest")
+	completeFlag(cmd, "to", a.completeMembers)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		s, err := a.session()
 		if err != nil {
@@ -93,6 +94,7 @@ func (a *app) clusterAdd() *cobra.Command {
 	}
 	ttl := ttlFlag(cmd)
 	region := cmd.Flags().String("region", "", "the region that the member's configuration must name; default: any, or none")
+	completeFlag(cmd, "region", a.completeRegions)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		id := fleet.MemberID(args[0])
 		if err := fleet.ValidateID("member", id); err != nil {

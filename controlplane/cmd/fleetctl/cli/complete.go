@@ -65,6 +65,44 @@ func (a *app) completeRules(cmd *cobra.Command, _ []string, _ string) ([]string,
 	return complete(cmd, s, err, func() listing { return listing{path: s.path("rules"), cursor: "cursor"} }, "id")
 }
 
+func (a *app) completeMembers(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	s, err := a.session()
+	return complete(cmd, s, err, func() listing { return listing{path: "/v1/cluster/members"} }, "id")
+}
+
+// completeRegions lists the regions that members name.
+func (a *app) completeRegions(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	s, err := a.session()
+	names, directive := complete(cmd, s, err, func() listing { return listing{path: "/v1/cluster/members"} }, "region")
+	slices.Sort(names)
+	return slices.Compact(names), directive
+}
+
+func (a *app) completeGroups(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	s, err := a.session()
+	return complete(cmd, s, err, func() listing { return listing{path: "/v1/groups"} }, "name")
+}
+
+func (a *app) completeApprovals(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	s, err := a.session()
+	return complete(cmd, s, err, func() listing { return listing{path: "/v1/approvals"} }, "id")
+}
+
+func (a *app) completeUsers(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	path, s, err := a.scoped(cmd, "users")
+	return complete(cmd, s, err, func() listing { return listing{path: path, cursor: "cursor"} }, "id")
+}
+
+func (a *app) completeRoles(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	path, s, err := a.scoped(cmd, "roles")
+	return complete(cmd, s, err, func() listing { return listing{path: path} }, "name")
+}
+
+func (a *app) completeTokens(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	path, s, err := a.scoped(cmd, "tokens")
+	return complete(cmd, s, err, func() listing { return listing{path: path, cursor: "cursor"} }, "id")
+}
+
 // complete lists one field of a list's first page; what goes wrong completes nothing.
 func complete(cmd *cobra.Command, s *session, err error, l func() listing, field string) ([]string, cobra.ShellCompDirective) {
 	if err != nil {

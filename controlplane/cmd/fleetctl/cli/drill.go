@@ -40,6 +40,8 @@ func (a *app) drillRun() *cobra.Command {
 	cmd.Flags().StringVar((*string)(&t.region), "region", "", "the region that is lost, with all its members")
 	cmd.Flags().StringSliceVar(&t.named, "members", nil, "the members that are lost, where they name no region in their configuration")
 	cmd.Flags().BoolVar(&t.majority, "lose-majority", false, "the loss of the quorum is the point of the drill")
+	completeFlag(cmd, "region", a.completeRegions)
+	completeFlag(cmd, "members", a.completeMembers)
 	timeout := cmd.Flags().Duration("timeout", 2*time.Minute, "how long the fleet may take to come back, or the restore to end; at most 10m")
 	yes := yesFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

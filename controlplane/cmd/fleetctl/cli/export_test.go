@@ -1,6 +1,10 @@
 package cli
 
-import "io"
+import (
+	"io"
+
+	"github.com/spf13/cobra"
+)
 
 // NewProgress is the progress of a terminal of that width; 0 is none.
 func NewProgress(w io.Writer, width int) interface {
@@ -14,3 +18,9 @@ type shown struct{ *progress }
 
 func (s shown) Show(line, elapsed string) { s.show(line, elapsed) }
 func (s shown) End()                      { s.end() }
+
+// Root is the tree of commands.
+func Root(o Options) *cobra.Command { return (&app{Options: o}).root() }
+
+// StaleReads names the commands that take --stale.
+var StaleReads = staleReads

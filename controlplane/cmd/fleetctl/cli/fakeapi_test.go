@@ -28,7 +28,8 @@ type exchange struct {
 	header  string // expected "Name: value"; empty: not looked at
 	status  int
 	answer  string
-	stream  bool // the answer is sent as server-sent events, one a line, and the stream stays open
+	headers []string // of the answer: "Name: value"
+	stream  bool     // the answer is sent as server-sent events, one a line, and the stream stays open
 }
 
 // fakeAPI answers canned answers to exactly the expected requests, over TLS. The same request again gets the answer
@@ -59,7 +60,7 @@ func newFakeAPI(logf func(string, ...any), routes string) (*fakeAPI, error) {
 	return f, nil
 }
 
-// parse reads exchanges: "> METHOD URI", optionally "+ Name: value" for a header and "= JSON" for the body, "< STATUS [stream]", then the answer.
+// parse reads exchanges: "> METHOD URI", optionally "+ Name: value" for a header and "= JSON" for the body, "< STATUS [stream]", optionally "^ Name: value" for headers, then the answer.
 func (f *fakeAPI) parse(routes string) error {
 	for block := range strings.SplitSeq("\n"+routes, "\n> ") {
 		if strings.TrimSpace(block) == "" {
@@ -78,6 +79,10 @@ func (f *fakeAPI) parse(routes string) error {
 		var err error
 		if e.status, err = strconv.Atoi(strings.TrimSpace(status)); err != nil {
 			return err
+		}
+		for strings.HasPrefix(rest, "^ ") {
+			line, after, _ := strings.Cut(rest, "\n")
+			e.headers, rest = append(e.headers, line[2:]), after
 		}
 		e.answer = strings.TrimSuffix(rest, "\n") + "\n"
 		f.exchanges[e.request] = append(f.exchanges[e.request], e)
@@ -141,6 +146,10 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		kind = "application/problem+json"
 	}
 	w.Header().Set("Content-Type", kind)
+	for _, h := range e.headers {
+		name, value, _ := strings.Cut(h, ": ")
+		w.Header().Set(name, value)
+	}
 	w.WriteHeader(e.status)
 	if content, ok := f.files[e.answer]; ok {
 		e.answer = content

@@ -58,6 +58,7 @@ func (a *app) groupList() *cobra.Command {
 func (a *app) groupShow() *cobra.Command {
 	return &cobra.Command{
 		Use: "show NAME", Short: "Show a node group", Example: "  fleetctl group show default", Args: exact("NAME"),
+		ValidArgsFunction: first(a.completeGroups),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := a.session()
 			if err != nil {

@@ -130,13 +130,27 @@ func originURLs(h fleet.Host) string {
 }
 
 func (a *app) hostShow() *cobra.Command {
-	return &cobra.Command{
-		Use: "show NAME", Short: "Show a host, how it stands, and its DNS records", Example: "  fleetctl host show shop.example.com", Args: exact("NAME"),
+	cmd := &cobra.Command{
+		Use: "show NAME", Short: "Show a host, how it stands, and its DNS records", Args: exact("NAME"),
+		Example:           "  fleetctl host show shop.example.com\n  fleetctl host show shop.example.com --watch",
 		ValidArgsFunction: first(a.completeHosts),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.onHost(cmd, http.MethodGet, args[0], nil, a.showHost)
-		},
 	}
+	watch := watchFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if !*watch {
+			return a.onHost(cmd, http.MethodGet, args[0], nil, a.showHost)
+		}
+		s, err := a.tenantSession(cmd)
+		if err != nil {
+			return err
+		}
+		path, _, err := s.hostPath(args[0])
+		if err != nil {
+			return err
+		}
+		return watchObject(cmd.Context(), a, s, path, a.showHost)
+	}
+	return cmd
 }
 
 // onHost sends a request about a host.

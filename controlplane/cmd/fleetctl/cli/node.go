@@ -60,17 +60,22 @@ func addresses(n fleet.Node) string {
 }
 
 func (a *app) nodeShow() *cobra.Command {
-	return &cobra.Command{
-		Use: "show NODE", Short: "Show a node and what it runs", Example: "  fleetctl node show n1", Args: exact("NODE"),
+	cmd := &cobra.Command{
+		Use: "show NODE", Short: "Show a node and what it runs", Example: "  fleetctl node show n1\n  fleetctl node show n1 --watch", Args: exact("NODE"),
 		ValidArgsFunction: first(a.completeNodes),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := a.session()
-			if err != nil {
-				return err
-			}
-			return get(cmd.Context(), a, s, apiPath("nodes", args[0]), a.showNode)
-		},
 	}
+	watch := watchFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		s, err := a.session()
+		if err != nil {
+			return err
+		}
+		if *watch {
+			return watchObject(cmd.Context(), a, s, apiPath("nodes", args[0]), a.showNode)
+		}
+		return get(cmd.Context(), a, s, apiPath("nodes", args[0]), a.showNode)
+	}
+	return cmd
 }
 
 func (a *app) showNode(n fleet.Node) error {

@@ -33,6 +33,7 @@ func (a *app) roleList() *cobra.Command {
 func (a *app) roleShow() *cobra.Command {
 	return &cobra.Command{
 		Use: "show NAME", Short: "Show a role", Example: "  fleetctl role show analyst", Args: exact("NAME"),
+		ValidArgsFunction: first(a.completeRoles),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, s, err := a.scoped(cmd, "roles")
 			if err != nil {
@@ -100,6 +101,7 @@ func permissionsFlag(cmd *cobra.Command, name, usage string) func() []fleet.Perm
 func (a *app) roleDelete() *cobra.Command {
 	return &cobra.Command{
 		Use: "delete NAME", Short: "Delete a custom role that nobody has", Example: "  fleetctl role delete responder", Args: exact("NAME"),
+		ValidArgsFunction: first(a.completeRoles),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, s, err := a.scoped(cmd, "roles", args[0])
 			if err != nil {

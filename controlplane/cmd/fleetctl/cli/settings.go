@@ -91,7 +91,7 @@ func (a *app) clientOptions() (o client.Options, tenant fleet.TenantID, err erro
 	if err != nil {
 		return o, "", err
 	}
-	o = client.Options{Token: s.Token, Key: a.flags.key, Reason: a.flags.reason}
+	o = client.Options{Token: s.Token, Key: a.flags.key, Reason: a.flags.reason, Reads: a.reads()}
 	for _, addr := range s.Addr {
 		if addr = strings.TrimSpace(addr); addr != "" {
 			o.Addrs = append(o.Addrs, addr)

@@ -139,6 +139,7 @@ func (a *app) tokenRotate() *cobra.Command {
 func (a *app) tokenRevoke() *cobra.Command {
 	return &cobra.Command{
 		Use: "revoke ID", Short: "End an API token on every member at once", Example: "  fleetctl token revoke tok-0123456789abcdef", Args: exact("ID"),
+		ValidArgsFunction: first(a.completeTokens),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, s, err := a.scoped(cmd, "tokens", args[0])
 			if err != nil {

@@ -150,6 +150,7 @@ func (a *app) showUser(u fleet.User) error {
 func (a *app) userShow() *cobra.Command {
 	return &cobra.Command{
 		Use: "show NAME", Short: "Show a user", Example: "  fleetctl user show alice", Args: exact("NAME"),
+		ValidArgsFunction: first(a.completeUsers),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, s, err := a.scoped(cmd, "users", args[0])
 			if err != nil {
@@ -163,7 +164,8 @@ func (a *app) userShow() *cobra.Command {
 func (a *app) userSetRoles() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "set-roles NAME", Short: "Replace a user's roles", Args: exact("NAME"),
-		Example: "  fleetctl user set-roles alice --role analyst --role deploy",
+		ValidArgsFunction: first(a.completeUsers),
+		Example:           "  fleetctl user set-roles alice --role analyst --role deploy",
 	}
 	roles := rolesFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -185,8 +187,9 @@ func (a *app) userSetRoles() *cobra.Command {
 func (a *app) userDisable() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "disable NAME", Short: "End a user's tokens on every member at once", Args: exact("NAME"),
-		Long:    "End all tokens of a user, with what is open by them. It returns when every member that can be reached refuses them, and names those that did not confirm.",
-		Example: "  fleetctl user disable alice --reason 'left the company'",
+		ValidArgsFunction: first(a.completeUsers),
+		Long:              "End all tokens of a user, with what is open by them. It returns when every member that can be reached refuses them, and names those that did not confirm.",
+		Example:           "  fleetctl user disable alice --reason 'left the company'",
 	}
 	return a.switchUser(cmd, "disable", "is disabled")
 }
@@ -194,6 +197,7 @@ func (a *app) userDisable() *cobra.Command {
 func (a *app) userEnable() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "enable NAME", Short: "Let a disabled user in again", Example: "  fleetctl user enable alice", Args: exact("NAME"),
+		ValidArgsFunction: first(a.completeUsers),
 	}
 	return a.switchUser(cmd, "enable", "is enabled")
 }
@@ -227,6 +231,7 @@ func (a *app) settled(s client.Settled, done string) error {
 func (a *app) userDelete() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "delete NAME", Short: "Delete a user with all tokens", Example: "  fleetctl user delete alice --yes", Args: exact("NAME"),
+		ValidArgsFunction: first(a.completeUsers),
 	}
 	yes := yesFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

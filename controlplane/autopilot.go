@@ -85,8 +85,12 @@ func (m *member) knownMembers() []consensus.Known {
 	return out
 }
 
-// removeDead removes a member that has been silent for too long.
+// removeDead removes a member that has been silent for too long. Autopilot knows only that its API is: a member that still
+// answers on its Raft port has a vote that counts, and is for people to look at.
 func (m *member) removeDead(ctx context.Context, id fleet.MemberID) error {
+	if other, ok := m.state.Read().Member(id); ok && m.raft.reach(ctx, other.Raft) == nil {
+		return fleet.NewError(fleet.ErrConflict, "member", "the API of member %s, %s, has been silent for %s, but its Raft port answers: look at that member, or remove it by hand", id, other.API, m.c.Autopilot.DeadAfter)
+	}
 	m.tel.Logger.WarnContext(ctx, "removing a dead member", "member", id, "silent_for", m.c.Autopilot.DeadAfter)
 	return m.raft.Remove(ctx, id, func() error {
 		h := leader.Header("autopilot", utcNow())

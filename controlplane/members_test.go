@@ -2,6 +2,7 @@ package controlplane_test
 
 import (
 	"errors"
+	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -191,5 +192,43 @@ func TestAMemberThatIsGoneIsReplaced(t *testing.T) {
 		}
 	case <-time.After(patience):
 		t.Error("the one that came back does not stop")
+	}
+}
+
+func TestADeadMemberIsRemovedAndOneThatOnlyItsAPIIsSilentOfIsNot(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts four members")
+	}
+	t.Parallel()
+	c := startWith(t, 1, func(first *controlplane.Config) {
+		first.Autopilot.RemoveDead, first.Autopilot.DeadAfter, first.Autopilot.MinQuorum = true, 2*time.Second, 1
+	})
+	silent := newConfig(t, "m2", c.kek)
+	_, port, err := net.SplitHostPort(silent.APIListen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent.APIListen = net.JoinHostPort(newConfig(t, "m9", c.kek).Advertise, port) // where nobody looks for it
+	silent.Nonvoter = true
+	dead := newConfig(t, "m3", c.kek)
+	dead.Nonvoter = true
+	c.join(dead)
+	c.join(silent)
+	members := func() map[fleet.MemberID]string {
+		s, err := client.Get[client.ClusterStatus](t.Context(), c.at(0), "/v1/cluster", nil)
+		if err != nil {
+			return nil
+		}
+		out := map[fleet.MemberID]string{}
+		for _, m := range s.Members {
+			out[m.ID] = m.Suffrage
+		}
+		return out
+	}
+	c.await("all are there", func() bool { m := members(); return m["m2"] == "nonvoter" && m["m3"] == "nonvoter" })
+	c.members[1].stop(t)
+	c.await("the dead one is removed", func() bool { m := members(); return m != nil && m["m3"] == "" })
+	if m := members(); m["m2"] != "nonvoter" {
+		t.Errorf("a member whose Raft runs was removed: %v", m)
 	}
 }

@@ -76,6 +76,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	l.mu.Lock()
 	clear(l.heard) // of an earlier time of leadership
 	l.mu.Unlock()
+	defer l.o.Degraded(nil) // it is the next leader's to say
 	var watchers sync.WaitGroup
 	defer watchers.Wait()
 	ctx, end := context.WithCancel(ctx)

@@ -310,5 +310,11 @@ func TestALeaderWithoutConsulSaysSoAndChangesNothing(t *testing.T) {
 		if c.degraded != nil {
 			t.Errorf("no host names a service, and still: %v", c.degraded)
 		}
+		c.write(func(tx *state.Tx) { c.putHost(tx, host, web) })
+		stop()
+		stop = func() {}
+		if c.degraded != nil {
+			t.Errorf("a member that leads no more: %v", c.degraded)
+		}
 	})
 }

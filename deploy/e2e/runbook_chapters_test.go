@@ -21,7 +21,7 @@ func TestEveryCommandOfTheRunbook(t *testing.T) {
 	t.Parallel()
 	l := &life{runbook: openRunbook(t), t: t}
 	for _, chapter := range []func(){
-		l.startAndStop, l.members, l.upgrade, l.installed, l.edgeNodes, l.hostsAndRules, l.tokens, l.people, l.twoPeople, l.audit, l.damaged, l.restored, l.lostQuorum, l.everyMemberLost,
+		l.startAndStop, l.members, l.upgrade, l.installed, l.edgeNodes, l.hostsAndRules, l.tokens, l.people, l.twoPeople, l.audit, l.damaged, l.restored, l.keys, l.lostQuorum, l.everyMemberLost,
 		l.consul,
 	} {
 		chapter()
@@ -38,6 +38,8 @@ type life struct {
 	// single is a cluster of its own, installed as deploy/systemd wants it.
 	single *member
 	edge   *runningEdge
+	// escrow is the file of the key-encryption keys during their rotation, oldKEK the name of the one that was dropped.
+	escrow, oldKEK string
 }
 
 func (l *life) member(id string) *member {
@@ -155,7 +157,7 @@ func (l *life) hostsAndRules() {
 
 func (l *life) tokens() {
 	m := l.single
-	r := l.on("Rotate tokens", m, m.env())
+	r := l.on(chapterRotate, m, m.env())
 	owner := m.must("token", "create", "--operator", "--comment", "on call")
 	r.as = append(m.env(), "FLEETCTL_TOKEN="+owner)
 	r.does("fleetctl token rotate > token")
@@ -331,6 +333,7 @@ func (l *life) everyMemberLost() {
 	if err := os.RemoveAll(l.m1.data()); err != nil {
 		l.t.Fatal(err)
 	}
+	l.withoutTheOldKey()
 	r := l.on("Backup and restore", l.m1, nil)
 	r.does("controlplane init --config /etc/edgefleet/controlplane.yaml --from-snapshot edgefleet.snapshot --recovery-key recovery.key", "recovery.key", "recovery.key --yes")
 	r.does("controlplane run --config /etc/edgefleet/controlplane.yaml")

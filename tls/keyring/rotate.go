@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/edgefleet/edgefleet/fleet"
 )
@@ -33,18 +34,15 @@ func DropKEK(path, name string) (*KEK, error) {
 		return nil, err
 	}
 	names := k.Names()
-	switch i := len(names) - 1; {
-	case names[i] == name:
+	i := slices.Index(names, name)
+	switch i {
+	case -1:
+		return nil, fleet.NewError(fleet.ErrNotFound, "kek", "%s holds no key %s: it has %q", path, name, names)
+	case len(names) - 1:
 		return nil, fleet.NewError(fleet.ErrConflict, "kek", "%s is the newest key of %s: it is never dropped", name, path)
-	default:
-		for j, n := range names[:i] {
-			if n == name {
-				k.keys = append(k.keys[:j], k.keys[j+1:]...)
-				return k, k.replace(path)
-			}
-		}
 	}
-	return nil, fleet.NewError(fleet.ErrNotFound, "kek", "%s holds no key %s: it has %q", path, name, names)
+	k.keys = slices.Delete(k.keys, i, i+1)
+	return k, k.replace(path)
 }
 
 // replace writes the file anew, whole or not at all.

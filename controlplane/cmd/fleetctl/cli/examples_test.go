@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -78,5 +79,37 @@ func TestWhatTakesStaleReadsExists(t *testing.T) {
 	}
 	if !slices.IsSorted(cli.StaleReads) {
 		t.Error("they are not in order")
+	}
+}
+
+func TestCommandsOfTheReadmeExist(t *testing.T) {
+	b, err := os.ReadFile("../../../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, seen := leaves(t), 0
+	for line := range strings.Lines(string(b)) {
+		call, ok := strings.CutPrefix(strings.TrimPrefix(line, "$ "), "fleetctl ")
+		if !ok {
+			continue
+		}
+		call, _, _ = strings.Cut(call, "  #")
+		words := strings.Fields(call)
+		var c *cobra.Command
+		for n := 1; n <= min(3, len(words)) && c == nil; n++ {
+			c = all[strings.Join(words[:n], " ")]
+		}
+		if seen++; c == nil {
+			t.Errorf("there is no command %q", line)
+			continue
+		}
+		for _, word := range words {
+			if flag, ok := strings.CutPrefix(word, "--"); ok && c.Flags().Lookup(flag) == nil && c.InheritedFlags().Lookup(flag) == nil {
+				t.Errorf("%s has no flag --%s", c.CommandPath(), flag)
+			}
+		}
+	}
+	if seen < 20 {
+		t.Errorf("only %d commands", seen)
 	}
 }

@@ -26,8 +26,8 @@ type control struct {
 	nodes  map[string]discovery.Service
 }
 
-func newControl(leader string) *control {
-	c := &control{leader: leader, alive: map[string]bool{"m1": true, "m2": true}, nodes: map[string]discovery.Service{}}
+func newControl() *control {
+	c := &control{leader: "m1", alive: map[string]bool{"m1": true, "m2": true}, nodes: map[string]discovery.Service{}}
 	for name, addr := range map[string]string{"n1": "198.51.100.1", "n2": "198.51.100.2"} {
 		c.nodes[name] = discovery.Service{
 			Name: "edgefleet-edge", Object: name, Address: addr, Tagged: map[string]string{"lan_ipv4": addr}, Port: 443, Tags: []string{"region-eu", "group-default"},
@@ -110,7 +110,7 @@ func healthOf(t *testing.T, s *consultest.Server, service string, want map[strin
 
 func TestRegistrationsFollowHealth(t *testing.T) {
 	s := consultest.Start(t)
-	c := newControl("m1")
+	c := newControl()
 	tel := observability.Discard()
 	r := c.run(t, "m1", discovery.Options{Address: s.Address, Telemetry: tel})
 	const members, nodes = "edgefleet-controlplane", "edgefleet-edge"
@@ -161,7 +161,7 @@ func TestTheNextLeaderTakesOverAndNoNodeIsMissing(t *testing.T) {
 	s := consultest.Start(t, consultest.WithACL())
 	token := t.TempDir() + "/token"
 	write(t, token, leastToken(t, s))
-	c := newControl("m1")
+	c := newControl()
 	o := discovery.Options{Address: s.Address, TokenFile: token}
 	first, second := c.run(t, "m1", o), c.run(t, "m2", o)
 	const nodes = "edgefleet-edge"
@@ -209,7 +209,7 @@ func TestTheNextLeaderTakesOverAndNoNodeIsMissing(t *testing.T) {
 
 func TestWhatIsLeftOfMembersThatAreGoneIsRemoved(t *testing.T) {
 	s := consultest.Start(t)
-	c := newControl("m1")
+	c := newControl()
 	second := c.run(t, "m2", discovery.Options{Address: s.Address})
 	healthOf(t, s, "edgefleet-controlplane", map[string]string{"m2": "passing"})
 	second.end() // killed: it deregisters nothing
@@ -229,7 +229,7 @@ func TestWhatIsLeftOfMembersThatAreGoneIsRemoved(t *testing.T) {
 
 func TestOneRegistrationThatIsRefusedHoldsUpNoOther(t *testing.T) {
 	s := consultest.Start(t)
-	c := newControl("m1")
+	c := newControl()
 	c.node("n1", func(s *discovery.Service) { s.Address = "0.0.0.0" }) // which Consul takes for no address
 	tel := observability.Discard()
 	r := c.run(t, "m1", discovery.Options{Address: s.Address, Telemetry: tel})

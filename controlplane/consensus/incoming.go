@@ -88,18 +88,18 @@ func asVoter(req *raft.RequestVoteRequest) *raft.RequestVoteRequest {
 // asVoterInAdvance does the same for votes in advance, which have no old version: whoever has no vote in c asks in the name
 // of one who has; Raft uses the name for nothing else.
 func asVoterInAdvance(req *raft.RequestPreVoteRequest, c raft.Configuration) *raft.RequestPreVoteRequest {
-	out, any := *req, []byte(nil)
+	out, other := *req, []byte(nil)
 	for _, s := range c.Servers {
 		switch {
 		case s.Suffrage != raft.Voter:
 		case s.ID == raft.ServerID(req.ID):
 			return &out
 		default:
-			any = []byte(s.ID)
+			other = []byte(s.ID)
 		}
 	}
-	if any != nil {
-		out.ID = any
+	if other != nil {
+		out.ID = other
 	}
 	return &out
 }

@@ -56,6 +56,9 @@ func TestASnapshotThatArrivesLateTakesNothingBack(t *testing.T) {
 	})
 }
 
+// leaderTerm is the term that the leader of a lone member leads in.
+const leaderTerm = 5
+
 // lone is a member that hears from nobody but the test, which speaks for a leader m1.
 type lone struct {
 	node *consensus.Node
@@ -91,11 +94,11 @@ func (l *lone) header(id string) raft.RPCHeader {
 }
 
 // snapshot sends a snapshot up to an entry; the configuration in it is of m1 and m2.
-func (l *lone) snapshot(t *testing.T, term, index uint64, commands string) {
+func (l *lone) snapshot(t *testing.T, index uint64, commands string) {
 	t.Helper()
 	servers := []raft.Server{{ID: "m1", Address: "m1"}, {ID: "m2", Address: l.at}}
 	req := &raft.InstallSnapshotRequest{
-		RPCHeader: l.header("m1"), SnapshotVersion: raft.SnapshotVersionMax, Term: term, Leader: []byte("m1"), LastLogIndex: index, LastLogTerm: term,
+		RPCHeader: l.header("m1"), SnapshotVersion: raft.SnapshotVersionMax, Term: leaderTerm, Leader: []byte("m1"), LastLogIndex: index, LastLogTerm: leaderTerm,
 		Configuration: raft.EncodeConfiguration(raft.Configuration{Servers: servers}), ConfigurationIndex: 1, Size: int64(len(commands)),
 	}
 	var res raft.InstallSnapshotResponse
@@ -105,13 +108,13 @@ func (l *lone) snapshot(t *testing.T, term, index uint64, commands string) {
 }
 
 // entries sends the commands from first to last, and no entry if first is behind last.
-func (l *lone) entries(t *testing.T, term, first, last, commit uint64) bool {
+func (l *lone) entries(t *testing.T, first, last, commit uint64) bool {
 	t.Helper()
 	req := &raft.AppendEntriesRequest{
-		RPCHeader: l.header("m1"), Term: term, Leader: []byte("m1"), PrevLogEntry: first - 1, PrevLogTerm: term, LeaderCommitIndex: commit,
+		RPCHeader: l.header("m1"), Term: leaderTerm, Leader: []byte("m1"), PrevLogEntry: first - 1, PrevLogTerm: leaderTerm, LeaderCommitIndex: commit,
 	}
 	for i := first; i <= last; i++ {
-		req.Entries = append(req.Entries, &raft.Log{Index: i, Term: term, Type: raft.LogCommand, Data: fmt.Appendf(nil, "c%d", i)})
+		req.Entries = append(req.Entries, &raft.Log{Index: i, Term: leaderTerm, Type: raft.LogCommand, Data: fmt.Appendf(nil, "c%d", i)})
 	}
 	var res raft.AppendEntriesResponse
 	if err := l.m1.AppendEntries("m2", l.at, req, &res); err != nil {
@@ -144,22 +147,22 @@ func TestAMemberWhoseLogBeginsBehindASnapshotKeepsWhatItHas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLone(t)
 		defer l.close(t)
-		l.snapshot(t, 5, 20, `["newer"]`)
-		l.snapshot(t, 5, 10, `["older"]`)
-		l.snapshot(t, 5, 20, `["again"]`)
+		l.snapshot(t, 20, `["newer"]`)
+		l.snapshot(t, 10, `["older"]`)
+		l.snapshot(t, 20, `["again"]`)
 		if diff := cmp.Diff([]string{"newer"}, l.fsm.all()); diff != "" {
 			t.Errorf("the state machine (-want +got):\n%s", diff)
 		}
-		if !l.entries(t, 5, 12, 18, 20) {
+		if !l.entries(t, 12, 18, 20) {
 			t.Error("entries that the snapshot has were refused")
 		}
-		if !l.entries(t, 5, 15, 22, 22) {
+		if !l.entries(t, 15, 22, 22) {
 			t.Error("entries from before the snapshot on to behind it were refused")
 		}
-		if !l.entries(t, 5, 21, 23, 23) {
+		if !l.entries(t, 21, 23, 23) {
 			t.Error("entries right behind the snapshot were refused")
 		}
-		if l.entries(t, 5, 26, 27, 27) {
+		if l.entries(t, 26, 27, 27) {
 			t.Error("entries behind a gap were taken")
 		}
 		if diff := cmp.Diff([]string{"newer", "c21", "c22", "c23"}, l.fsm.all()); diff != "" {
@@ -175,9 +178,9 @@ func TestNothingIsCommittedThatALeaderDidNotSpeakOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLone(t)
 		defer l.close(t)
-		l.snapshot(t, 5, 20, `[]`)
-		l.entries(t, 5, 21, 25, 20)
-		if !l.entries(t, 5, 23, 22, 25) {
+		l.snapshot(t, 20, `[]`)
+		l.entries(t, 21, 25, 20)
+		if !l.entries(t, 23, 22, 25) {
 			t.Error("a request without entries was refused")
 		}
 		if got := l.node.Stats().Commit; got != 22 {
@@ -208,14 +211,14 @@ func TestAVoteIsForWhoeverHasTheLog(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := newLone(t)
 				defer l.close(t)
-				l.snapshot(t, 5, 20, `[]`)
+				l.snapshot(t, 20, `[]`)
 				settle()
 				if tc.snapshotArrives {
-					l.snapshot(t, 5, 40, `[]`)
+					l.snapshot(t, 40, `[]`)
 					settle()
 				}
 				if tc.leaderIsThere {
-					l.entries(t, 5, 21, 21, 20)
+					l.entries(t, 21, 21, 20)
 				}
 				if got := l.votes(t, tc.candidate, 6, tc.index, tc.term); got != tc.want {
 					t.Errorf("voted: %v, want %v", got, tc.want)

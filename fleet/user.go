@@ -47,6 +47,8 @@ type User struct {
 	// Activated: the person has had a token that nobody else knew. A token that somebody else made for them until then
 	// becomes their own by being rotated; later ones never do, so that nobody can act as another.
 	Activated bool `json:"activated,omitempty"`
+	// IntroducedBy is who made that first token, if four eyes were on: the two count as one person where two are needed.
+	IntroducedBy UserID `json:"introduced_by,omitempty"`
 	// LastSeenAt is when a token of theirs was last used, to a few minutes; zero before.
 	LastSeenAt time.Time `json:"last_seen_at,omitzero"`
 	Meta

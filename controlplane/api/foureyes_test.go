@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -206,5 +207,50 @@ func TestARestoreIsApprovedByItsDigestAndCarriedOutOnce(t *testing.T) {
 	// Once: the next restore of the same bytes needs another approval.
 	if status, body := f.at(0, alice).restore(bytes.NewReader(file), digestOf(file), f.statement(3)); status != 202 {
 		t.Errorf("again: %d %s", status, body)
+	}
+}
+
+func TestNobodyIsTwoPeople(t *testing.T) {
+	f, alice, bob := fourEyes(t)
+	rotate := func(token string) string {
+		var own client.TokenCreated
+		f.at(0, token).call("POST", "/v1/whoami/rotate", client.TokenRotate{}).want(201).into(&own)
+		return own.Secret
+	}
+	// Alice asks for an administrator, whom bob approves, and is the first to use their token.
+	puppet := func(name string, by string) string {
+		t.Helper()
+		ap := f.held(f.at(0, alice).call("POST", "/v1/users", client.UserCreate{ID: name, Roles: []fleet.RoleName{"administrator"}}))
+		f.at(0, bob).call("POST", "/v1/approvals/"+string(ap.ID)+"/approve", nil).want(200)
+		var first client.TokenCreated
+		f.at(0, by).call("POST", "/v1/tokens", client.TokenCreate{User: name}).want(201).into(&first)
+		return rotate(first.Secret)
+	}
+	eve := puppet("eve", alice)
+	mallory := puppet("mallory", eve)
+	mia := puppet("mia", alice)
+	zoe := puppet("zoe", bob)
+	n := 0
+	for name, test := range map[string]struct {
+		asks, approves string
+		status         int
+	}{
+		"who was introduced by who asks":           {alice, eve, 403},
+		"who introduced who asks":                  {eve, alice, 403},
+		"by way of a third":                        {alice, mallory, 403},
+		"both were introduced by the same":         {mallory, mia, 403},
+		"introduced by another":                    {eve, zoe, 200},
+		"neither was introduced while it mattered": {alice, bob, 200},
+	} {
+		n++
+		id := fleet.MemberID(fmt.Sprint("x", n))
+		f.propose(command.MemberPut{Member: fleet.Member{ID: id, API: "192.0.2.9:1"}})
+		ap := f.held(f.at(0, test.asks).call("DELETE", "/v1/cluster/members/"+string(id), nil))
+		if got := f.at(0, test.approves).call("POST", "/v1/approvals/"+string(ap.ID)+"/approve", nil); got.status != test.status {
+			t.Errorf("%s: got %d %s, want %d", name, got.status, got.body, test.status)
+		}
+		if _, there := f.members[0].state.Read().Member(id); there != (test.status == 403) {
+			t.Errorf("%s: the member is there: %v", name, there)
+		}
 	}
 }

@@ -68,6 +68,31 @@ func sequence(t *testing.T, lines <-chan string, n int) (seqs []uint64, last str
 	return seqs, last
 }
 
+func TestATailThatWasCutBeforeItsFirstEventLosesNone(t *testing.T) {
+	f := open(t, 2)
+	red := f.tenant("red", "")
+	lines, cut := f.at(0, red).stream("/v1/tenants/red/events:tail")
+	var start string
+	for ok := false; !ok; {
+		start, ok = strings.CutPrefix(next(t, lines), "id: ")
+	}
+	cut()
+	f.happened(eventAt(1, time.Now()), 1)
+	lines, _ = f.at(1, red).with("Last-Event-ID", start).stream("/v1/tenants/red/events:tail")
+	f.happened(eventAt(2, time.Now()), 1)
+	for seq := uint64(1); seq <= 2; {
+		kind, _, data := message(t, lines)
+		if kind == "gap" { // the other member's store is younger by a moment
+			continue
+		}
+		var e fleet.Event
+		if err := json.Unmarshal([]byte(data), &e); err != nil || e.Seq != seq {
+			t.Fatalf("got %s %s, want event %d", kind, data, seq)
+		}
+		seq++
+	}
+}
+
 func TestATailGoesOnAtAnotherMemberWhereItWasCut(t *testing.T) {
 	f := open(t, 2)
 	red := f.tenant("red", "")

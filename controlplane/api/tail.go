@@ -143,7 +143,11 @@ func (s *stream) run(ctx context.Context, from resume) {
 	defer cancel()
 	s.w.Header().Set("Content-Type", "text/event-stream")
 	s.w.WriteHeader(http.StatusOK)
-	if !s.send(": events of %s\n\n", s.tenant) || from.ID != "" && !s.catchUp(ctx, from) {
+	begun := s.send(": events of %s\n\n", s.tenant)
+	if from.ID == "" { // a stream that breaks before its first event goes on from here
+		begun = begun && s.send("id: %s\n\n", s.a.o.Events.Start())
+	}
+	if !begun || from.ID != "" && !s.catchUp(ctx, from) {
 		return
 	}
 	heartbeat, recheck := time.NewTicker(s.a.tails.heartbeat), time.NewTicker(s.a.tails.recheck)

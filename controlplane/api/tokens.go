@@ -75,7 +75,7 @@ func (a *API) createToken(ctx context.Context, t fleet.Token, in client.TokenCre
 	if err := a.requireAll(ctx, "a token with these permissions", a.permissions(t)); err != nil {
 		return nil, err
 	}
-	return a.issue(ctx, t, "")
+	return a.issue(ctx, command.TokenIssue{}, t)
 }
 
 // tokenEnd is when a token with that life ends; zero for a service token that does not say.
@@ -97,13 +97,14 @@ func (a *API) tokenEnd(ttl string, person bool) (time.Time, error) {
 	return a.o.Now().UTC().Add(life).Truncate(time.Second), nil
 }
 
-func (a *API) issue(ctx context.Context, t fleet.Token, replaces fleet.TokenID) (*Body[client.TokenCreated], error) {
+func (a *API) issue(ctx context.Context, b command.TokenIssue, t fleet.Token) (*Body[client.TokenCreated], error) {
 	rec, text := NewToken(t)
-	made, err := propose[fleet.Token](ctx, a, command.TokenIssue{Token: rec, Replaces: replaces})
+	b.Token = rec
+	made, err := propose[fleet.Token](ctx, a, b)
 	if err != nil {
 		return nil, err
 	}
-	if replaces != "" {
+	if b.Replaces != "" {
 		a.settle(ctx, made.Revision)
 	}
 	return &Body[client.TokenCreated]{Body: client.TokenCreated{Token: made, Secret: text}}, nil
@@ -123,7 +124,16 @@ func (a *API) tokenRotate(ctx context.Context, in *Input[client.TokenRotate]) (*
 	if !old.ExpiresAt.IsZero() && t.ExpiresAt.After(a.o.Now().Add(life)) { // who was let in for an hour does not stay for a year
 		return nil, fleet.Invalid("ttl", "%q is longer than the %s for which the token was made: ask for a new token with that life", ttl, life)
 	}
-	return a.issue(ctx, t, old.ID)
+	return a.issue(ctx, command.TokenIssue{Replaces: old.ID, IntroducedBy: a.introducer(old)}, t)
+}
+
+// introducer is who made a person's first token, where it matters whether somebody could be two: while four eyes are on.
+func (a *API) introducer(first fleet.Token) fleet.UserID {
+	v := a.view()
+	if u, _ := v.User(first.Owner); first.Owner == "" || first.Own() || u.Activated || !v.Access().FourEyes {
+		return ""
+	}
+	return first.MadeBy
 }
 
 // NewToken gives t an id and a secret: the record to store and the text to show once.

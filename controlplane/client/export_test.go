@@ -4,5 +4,5 @@ import "io"
 
 // ReadEvents is the decoder behind Stream.
 func ReadEvents(r io.Reader, fn func(data []byte) error) error {
-	return readEvents(r, func(e sse) error { return fn(e.data) })
+	return readEvents(r, dataOf(fn))
 }

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,9 +36,11 @@ func (c *Client) Follow(ctx context.Context, path string, query url.Values, brok
 		r := newRequest(http.MethodGet, path, query, nil, nil)
 		if f.last != "" {
 			r.header.Set("Last-Event-ID", f.last)
-			q := url.Values{"overlap": {Overlap.String()}}
-			maps.Copy(q, query)
-			r.query = q
+			if f.newest > 0 { // else there is nothing to overlap: it goes on from where the stream began
+				q := url.Values{"overlap": {Overlap.String()}}
+				maps.Copy(q, query)
+				r.query = q
+			}
 		}
 		err := turn.stream1(ctx, r, f.take)
 		if ctx.Err() != nil {
@@ -69,6 +72,10 @@ type follower struct {
 }
 
 func (f *follower) take(e sse) error {
+	if e.bare {
+		f.last = cmp.Or(f.last, e.id)
+		return nil
+	}
 	switch e.event {
 	case "gap":
 		if f.broken != nil {

@@ -60,6 +60,29 @@ func TestFollowGoesOnAfterTheLastEventAtTheNextMember(t *testing.T) {
 	}
 }
 
+func TestFollowGoesOnFromWhereAStreamBeganThatBroughtNothing(t *testing.T) {
+	var asked []string
+	first := serve(t, sends(&asked, ": hello\n\nid: 5-start:start:0"))
+	second := serve(t, sends(&asked, "id: 9-start:start:0", "id: 7-n1:b1:1\nevent: event\ndata: 1"))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var got []string
+	err := open(t, slices.Concat(first.ca(), second.ca()), first.addr(), second.addr()).Follow(ctx, "/v1/x", map[string][]string{"host": {"a"}}, nil, func(data []byte) error {
+		got = append(got, string(data))
+		cancel()
+		return nil
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if diff := cmp.Diff([]string{" host=a", "5-start:start:0 host=a"}, asked); diff != "" {
+		t.Errorf("asked: %s", diff)
+	}
+	if diff := cmp.Diff([]string{"1"}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestFollowEndsWithWhatWillNotMend(t *testing.T) {
 	denied := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusForbidden)

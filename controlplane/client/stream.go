@@ -19,13 +19,24 @@ const maxEvent = 1 << 20
 // Stream reads server-sent events and gives the data of each to fn, which must not keep it. It ends with the error of
 // fn, with ctx, or with ErrUnavailable when the connection ends; Follow goes on then.
 func (c *Client) Stream(ctx context.Context, path string, query url.Values, fn func(data []byte) error) error {
-	return c.stream1(ctx, newRequest(http.MethodGet, path, query, nil, nil), func(e sse) error { return fn(e.data) })
+	return c.stream1(ctx, newRequest(http.MethodGet, path, query, nil, nil), dataOf(fn))
 }
 
-// sse is one server-sent event.
+// sse is one server-sent event. A bare one has no data: it only says from where to go on.
 type sse struct {
 	id, event string
 	data      []byte
+	bare      bool
+}
+
+// dataOf is for who does not go on.
+func dataOf(fn func(data []byte) error) func(sse) error {
+	return func(e sse) error {
+		if e.bare {
+			return nil
+		}
+		return fn(e.data)
+	}
 }
 
 func (c *Client) stream1(ctx context.Context, r request, fn func(sse) error) error {
@@ -50,11 +61,12 @@ func readEvents(r io.Reader, fn func(sse) error) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxEvent)
 	var e sse
-	pending := false
+	pending, said := false, ""
 	for lines.Scan() {
 		line := lines.Bytes()
 		if len(line) == 0 {
-			if pending {
+			if pending || e.id != said {
+				e.bare, said = !pending, e.id
 				if err := fn(e); err != nil {
 					return err
 				}

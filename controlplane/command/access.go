@@ -35,6 +35,8 @@ type (
 	TokenIssue struct {
 		Token    fleet.TokenRecord `json:"token"`
 		Replaces fleet.TokenID     `json:"replaces,omitempty"`
+		// IntroducedBy is kept with the owner whose own this makes the token; set only while four eyes are on.
+		IntroducedBy fleet.UserID `json:"introduced_by,omitempty"`
 	}
 	// TokensUsed folds when tokens were last used. Unknown tokens are passed over. Not audited.
 	TokensUsed struct {

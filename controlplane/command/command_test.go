@@ -53,6 +53,7 @@ func empty(t *testing.T, typ command.Type) command.Body {
 // written as ever.
 var versions = map[command.Type]int{
 	command.TypeClusterInit: 5, command.TypeTokenPut: 2, command.TypeMemberPut: 4, command.TypeMemberJoin: 4, command.TypeIncarnationStart: 4,
+	command.TypeTokenIssue: 2,
 }
 
 func golden(typ command.Type) string {

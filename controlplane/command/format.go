@@ -7,8 +7,11 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
-// formatOnce is the first format with idempotency keys in headers.
-const formatOnce = 2
+// formatOnce is the first format with idempotency keys in headers, formatIntroduced that with TokenIssue.IntroducedBy.
+const (
+	formatOnce       = 2
+	formatIntroduced = 2
+)
 
 // since says from which format of the log on a command is understood; those that are not here, from the first. A new
 // command gets a line, with the format after the last released one: until every member understands it, it is not
@@ -45,6 +48,9 @@ func Common(members []fleet.Member) (format int, older []fleet.MemberID) {
 // them does not know is fleet.ErrConflict. An entry that a member cannot decode would halt it.
 func Hold(h Header, b Body, members func() []fleet.Member) (Header, error) {
 	need := b.Type().Since()
+	if t, ok := b.(TokenIssue); ok && t.IntroducedBy != "" {
+		need = formatIntroduced
+	}
 	if need == 1 && h.Once == nil {
 		return h, nil
 	}

@@ -64,6 +64,18 @@ func TestACommandWaitsForEveryMember(t *testing.T) {
 	}
 }
 
+func TestAFieldThatOldMembersDoNotKnowWaitsForThem(t *testing.T) {
+	old := members(command.Format, 1)
+	if _, err := command.Hold(command.Header{}, command.TokenIssue{IntroducedBy: "alice"}, old); !errors.Is(err, fleet.ErrConflict) {
+		t.Errorf("got %v", err)
+	}
+	for _, b := range []command.Body{command.TokenIssue{}, command.TokenIssue{Replaces: "t"}} {
+		if _, err := command.Hold(command.Header{}, b, old); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // A command that comes later than these is of a later format, or it halts members that are not upgraded yet.
 func TestNewCommandsSayTheirFormat(t *testing.T) {
 	for _, typ := range command.Types() {

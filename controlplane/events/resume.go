@@ -17,6 +17,16 @@ type Position struct {
 // PositionOf is the place of an event.
 func PositionOf(e fleet.Event) Position { return Position{e.Time, e.ID} }
 
+// Start is a place before every event that is stored from now on, unless it comes late or of a node whose clock is behind:
+// where a stream begins that has brought no event yet.
+func (s *Store) Start() Position {
+	at := s.o.Now().Add(-fleet.MaxClockSkew).UTC()
+	if kept := s.Kept(); kept.After(at) {
+		at = kept
+	}
+	return Position{at, fleet.NewEventID("start", "start", 0)}
+}
+
 // String is <nanoseconds since 1970>-<event id>.
 func (p Position) String() string {
 	return strconv.FormatInt(p.Time.UnixNano(), 10) + "-" + string(p.ID)

@@ -176,7 +176,7 @@ func (p *processor) tokenIssue(b *command.TokenIssue) (any, error) {
 		t.MadeBy, before = old.MadeBy, old.Token
 		p.tx.DeleteToken(old.ID)
 	}
-	if err := p.issueTo(&t.Token, b.Replaces != ""); err != nil {
+	if err := p.issueTo(&t.Token, b); err != nil {
 		return nil, err
 	}
 	t.Meta = p.meta(fleet.Meta{})
@@ -186,7 +186,7 @@ func (p *processor) tokenIssue(b *command.TokenIssue) (any, error) {
 
 // issueTo holds a new token against its owner. The first rotation of a token that somebody else made makes it the
 // owner's own; so does a token that the owner made with one of their own.
-func (p *processor) issueTo(t *fleet.Token, rotated bool) error {
+func (p *processor) issueTo(t *fleet.Token, b *command.TokenIssue) error {
 	if t.Owner == "" {
 		if n := p.tx.ServiceTokens(t.Tenant); n >= fleet.MaxServiceTokens {
 			return fleet.NewError(fleet.ErrTooLarge, "token", "there are %d service tokens; the limit is %d: revoke idle ones", n, fleet.MaxServiceTokens)
@@ -205,11 +205,11 @@ func (p *processor) issueTo(t *fleet.Token, rotated bool) error {
 	if n := len(p.tx.TokensOf(u.ID)); n >= fleet.MaxTokensPerUser {
 		return fleet.NewError(fleet.ErrTooLarge, "token", "user %s has %d tokens, which is the limit: revoke some", u.ID, n)
 	}
-	if rotated && !u.Activated {
+	if b.Replaces != "" && !u.Activated {
 		t.MadeBy = u.ID
 	}
 	if t.MadeBy == u.ID && !u.Activated {
-		u.Activated = true
+		u.Activated, u.IntroducedBy = true, b.IntroducedBy
 		p.tx.PutUser(u)
 	}
 	return nil

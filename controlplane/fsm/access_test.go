@@ -62,7 +62,7 @@ func (d dice) access() command.Body {
 	case 5:
 		return issue(id, who, pick(d, who, "alice", ""))
 	case 6:
-		return rotate(fleet.TokenID(fmt.Sprint("u", d.IntN(6))), id, who)
+		return with(rotate(fleet.TokenID(fmt.Sprint("u", d.IntN(6))), id, who), func(b *command.TokenIssue) { b.IntroducedBy = map[fleet.TokenID]fleet.UserID{"u1": "alice", "u2": "bob"}[id] })
 	case 7:
 		return command.TokensUsed{Uses: []command.TokenUse{{ID: id, At: noon.Add(time.Duration(d.IntN(100)) * time.Minute)}, {ID: d.token(), At: noon}}}
 	case 8:
@@ -129,6 +129,11 @@ func TestUsersRolesAndTheirTokens(t *testing.T) {
 		{name: "a tenant's person gets no operator token", given: carol, when: with(issue("u1", "carol@acme", ""), func(b *command.TokenIssue) { b.Token.Role, b.Token.Tenant = fleet.RoleOperator, "" }), refused: fleet.ErrInvalid},
 		{name: "the vendor's person gets no tenant's token", given: alice, when: with(issue("u1", "alice", ""), func(b *command.TokenIssue) { b.Token.Role, b.Token.Tenant = fleet.RoleTenant, "acme" }), refused: fleet.ErrInvalid},
 		{name: "somebody else's token is not rotated", given: append([]command.Body{user("bob"), issue("u1", "bob", "bob")}, alice...), when: rotate("u1", "u2", "alice"), refused: fleet.ErrNotFound},
+		{name: "who made somebody's first token is kept when it becomes their own", given: append(alice, issue("u1", "alice", "bob")), when: with(rotate("u1", "u2", "alice"), func(b *command.TokenIssue) { b.IntroducedBy = "bob" }), object: "token/u2", then: func(t *testing.T, v *state.View) {
+			if u, _ := v.User("alice"); u.IntroducedBy != "bob" || !u.Activated {
+				t.Errorf("%+v", u)
+			}
+		}},
 		{name: "a token is rotated once", given: append(alice, issue("u1", "alice", "bob"), rotate("u1", "u2", "alice")), when: rotate("u1", "u3", "alice"), refused: fleet.ErrNotFound},
 		{name: "the use of tokens is no mutation", given: append(carol, issue("u1", "carol@acme", "")), when: command.TokensUsed{Uses: []command.TokenUse{{ID: "u1", At: noon.Add(time.Minute)}, {ID: "gone", At: noon}}}, entries: -1, then: func(t *testing.T, v *state.View) {
 			tok, _ := v.Token("u1")

@@ -54,6 +54,8 @@ func (p *processor) approvalDecide(b *command.ApprovalDecide) (any, error) {
 		return nil, fleet.NewError(fleet.ErrConflict, "approval", "approval %s expired: ask again", b.ID)
 	case b.Approve && (b.By == "" || b.By == before.Requester):
 		return nil, fleet.NewError(fleet.ErrDenied, "approval", "approval %s needs another person than %s, who asked", b.ID, before.Requester)
+	case b.Approve && p.countAsOne(b.By, before.Requester):
+		return nil, fleet.NewError(fleet.ErrDenied, "approval", "approval %s needs another person: %s and %s count as one, because one of them, or the same third person, made the first token of the other while four eyes were on ('fleetctl user show' says who)", b.ID, b.By, before.Requester)
 	}
 	a := before
 	a.State, a.Approver, a.DecidedAt, a.Meta = fleet.ApprovalDenied, b.By, p.header.Time, p.meta(before.Meta)
@@ -62,6 +64,23 @@ func (p *processor) approvalDecide(b *command.ApprovalDecide) (any, error) {
 	}
 	p.tx.PutApproval(a)
 	return a, p.audit(b, "approval/"+string(a.ID), "", before, a)
+}
+
+// countAsOne reports whether two people may be one: whoever made somebody's first token could have kept it for themselves.
+func (p *processor) countAsOne(a, b fleet.UserID) bool {
+	behind := p.introducers(a)
+	return slices.ContainsFunc(p.introducers(b), func(id fleet.UserID) bool { return slices.Contains(behind, id) })
+}
+
+// introducers are a person, who introduced them, who introduced those, and so on.
+func (p *processor) introducers(id fleet.UserID) []fleet.UserID {
+	var all []fleet.UserID
+	for id != "" && !slices.Contains(all, id) {
+		all = append(all, id)
+		u, _ := p.tx.User(id)
+		id = u.IntroducedBy
+	}
+	return all
 }
 
 // carryOut marks the approval that the command carries out, in the same step as the command: it counts once, whoever

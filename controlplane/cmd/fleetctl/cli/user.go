@@ -140,6 +140,7 @@ func (a *app) showUser(u fleet.User) error {
 	t.row("tenant", u.Tenant)
 	t.row("roles", join(u.Spec.Roles))
 	t.row("state", userState(u))
+	t.row("introduced by", u.IntroducedBy)
 	t.row("name", u.Spec.Name)
 	t.row("email", u.Spec.Email)
 	t.row("last seen", a.age(u.LastSeenAt))

@@ -21,7 +21,7 @@ func TestEveryCommandHasAnExampleThatIsItsOwn(t *testing.T) {
 			t.Errorf("%s has no example of its own: %q", c.CommandPath(), c.Example)
 		}
 		for line := range strings.Lines(c.Example) {
-			for _, word := range strings.Fields(line) {
+			for word := range strings.FieldsSeq(line) {
 				if flag, ok := strings.CutPrefix(word, "--"); ok && c.Flags().Lookup(flag) == nil {
 					t.Errorf("%s has no flag --%s, which its example gives", c.CommandPath(), flag)
 				}

@@ -43,7 +43,7 @@ func TestEveryCommandHasAnExampleThatIsItsOwn(t *testing.T) {
 				continue
 			}
 			own++
-			for _, word := range strings.Fields(call) {
+			for word := range strings.FieldsSeq(call) {
 				flag, isFlag := strings.CutPrefix(word, "--")
 				if flag, _, _ = strings.Cut(flag, "="); isFlag && c.Flags().Lookup(flag) == nil && c.InheritedFlags().Lookup(flag) == nil {
 					t.Errorf("%s has no flag --%s, which its example gives: %s", name, flag, call)

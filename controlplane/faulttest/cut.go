@@ -2,14 +2,7 @@ package faulttest
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/base64"
-	"encoding/json"
-	"encoding/pem"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,8 +11,6 @@ import (
 
 	"github.com/edgefleet/edgefleet/controlplane/keys"
 	"github.com/edgefleet/edgefleet/fleet"
-	"github.com/edgefleet/edgefleet/fleet/head"
-	"github.com/edgefleet/edgefleet/fleet/snapshot"
 	"github.com/edgefleet/edgefleet/tls/keyring"
 	"github.com/edgefleet/edgefleet/tls/mtls"
 )
@@ -175,62 +166,4 @@ func (p *Processes) cutSnapshot(ctx context.Context, m *realMember) error {
 		return failed
 	}
 	return p.up(whatever, m)
-}
-
-// restoreInVain makes the log longer by all that the state holds: a snapshot is uploaded to be restored, with a statement
-// that the recovery key signed for keys that are not the cluster's, so that it is refused in the end.
-func (p *Processes) restoreInVain(ctx context.Context) error {
-	foreign, _, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		return err
-	}
-	signed, err := head.SignIncarnation(head.Incarnation{Cluster: p.cluster.ID, Number: 1 << 30, HeadKeys: [][]byte{foreign}, Time: time.Now()}, p.recovery)
-	if err != nil {
-		return err
-	}
-	text, err := json.Marshal(signed)
-	if err != nil {
-		return err
-	}
-	for _, id := range p.ids {
-		limit, cancel := context.WithTimeout(ctx, callLimit)
-		a, err := p.send(limit, id, p.operator, request{method: http.MethodGet, path: "/v1/cluster/snapshot"}, http.Header{}, nil)
-		if err == nil && a.status == http.StatusOK {
-			sum := sha256.Sum256(a.body)
-			a, err = p.send(limit, id, p.operator, request{method: http.MethodPost, path: "/v1/cluster/restores"}, http.Header{
-				"Content-Type": {snapshot.MediaType}, "Content-Digest": {"sha-256=:" + base64.StdEncoding.EncodeToString(sum[:]) + ":"},
-				"Edgefleet-Statement": {base64.StdEncoding.EncodeToString(text)},
-			}, a.body)
-		}
-		cancel()
-		switch {
-		case err != nil || a.status >= http.StatusInternalServerError: // the victim, or who waits for another leader
-		case a.status == http.StatusConflict:
-			return nil
-		default:
-			return fmt.Errorf("%w: a restore that nobody may make: %s answers %d %.300s", fleet.ErrConflict, id, a.status, a.body)
-		}
-	}
-	return nil
-}
-
-// readRecovery reads the recovery key, which stays with the people who initialized the cluster.
-func readRecovery(file string) (ed25519.PrivateKey, error) {
-	b, err := os.ReadFile(file) //nolint:gosec // below a directory of ours
-	if err != nil {
-		return nil, fmt.Errorf("read the recovery key: %w", err)
-	}
-	block, _ := pem.Decode(b)
-	if block == nil {
-		return nil, fleet.Invalid("recovery-key", "%s holds no PEM block", filepath.Base(file))
-	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("parse the recovery key: %w", err)
-	}
-	private, ok := key.(ed25519.PrivateKey)
-	if !ok {
-		return nil, fleet.Invalid("recovery-key", "it is a %T", key)
-	}
-	return private, nil
 }

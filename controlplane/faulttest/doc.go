@@ -4,7 +4,7 @@
 // keys and head loop, over a network and disks that fail as told; clients that record what they asked and what they
 // were told (History); the schedule of faults that a seed stands for (Plan); and CheckFleet, the one function that holds
 // a fleet against every invariant, however it was broken. What fake time cannot show, Processes does: three real members,
-// killed (while they write a snapshot or renew their certificates, too), frozen, parted by proxies in front of their ports,
+// killed (while they write or restore a snapshot or renew certificates, too), frozen, parted by proxies in front of their ports,
 // removed and taken in again meanwhile, with full disks and lost streams; the same clients ask them, a node under attack
 // sends them its events, and CheckFleet reads what their directories hold.
 //

@@ -102,7 +102,7 @@ func (a *attacked) run(t *testing.T, p publisher) {
 			case <-attacks.Done():
 				return
 			case at := <-tick.C:
-				a.spool.Append(fleet.Event{Time: at.UTC(), Tenant: a.Tenant, Host: "api.example.com", Type: fleet.AttackSQLi, Status: fleet.Blocked})
+				a.spool.Append(fleet.Event{Time: at.UTC(), Tenant: a.Tenant, Host: "api.example.com", Type: fleet.AttackSQLi, Status: fleet.Blocked}) //nolint:contextcheck // it never blocks
 			}
 		}
 	})
@@ -121,6 +121,7 @@ func (a *attacked) run(t *testing.T, p publisher) {
 func (a *attacked) settled(t *testing.T, c *faulttest.Processes) {
 	t.Helper()
 	a.stop()
+	began, before := time.Now(), a.ledger()
 	var all spool.Ledger
 	err := harness.Until(t.Context(), delivery, 50*time.Millisecond, func(context.Context) error {
 		all = a.ledger()
@@ -149,7 +150,7 @@ func (a *attacked) settled(t *testing.T, c *faulttest.Processes) {
 	if uint64(len(distinct)) != all.Detected {
 		t.Errorf("the members have %d of %d events that a majority took", len(distinct), all.Detected)
 	}
-	t.Logf("%d events of a node arrived", all.Detected)
+	t.Logf("%d events of a node arrived, the last %d of them within %s", all.Detected, all.Detected-before.Stored, time.Since(began).Round(time.Millisecond))
 }
 
 // ledger is the account of the tenant.

@@ -149,6 +149,7 @@ kek_file: %s
 resolvers: ["%s"]
 raft_timeout: 500ms
 snapshot_bytes: 1048576
+audit_keep: 1000000
 log_level: warn
 `, m.data, id, m.host, at(portAPI), at(portRaft), at(portNATS), at(portRoute), at(portDNS), at(portAdmin), filepath.Join(p.env.Dir, "kek"), at(portDNS)))
 	if err != nil {
@@ -280,6 +281,9 @@ func (p *Processes) Story() []string {
 	defer p.mu.Unlock()
 	return append([]string(nil), p.story...)
 }
+
+// Age is how long ago the first member was begun.
+func (p *Processes) Age() time.Duration { return time.Since(p.begin) }
 
 // Dir is where the logs of the processes are.
 func (p *Processes) Dir() string { return p.env.Dir }

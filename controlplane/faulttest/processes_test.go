@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/edgefleet/edgefleet/controlplane/faulttest"
 	"github.com/edgefleet/edgefleet/loadtest/harness"
@@ -27,6 +28,7 @@ func TestHistoriesOfRealProcessesStayLinearizableUnderFaults(t *testing.T) {
 	if !c.SmallDisks {
 		t.Log("no disk is filled: only root may mount one for each member")
 	}
+	t.Logf("three members run after %s", c.Age().Round(time.Millisecond))
 	a := attack(t, c)
 	for i := range *processes {
 		p := faulttest.NewProcessPlan(*first + uint64(i)) //nolint:gosec // a small number
@@ -56,8 +58,9 @@ func TestHistoriesOfRealProcessesStayLinearizableUnderFaults(t *testing.T) {
 	}
 	a.settled(t, c)
 	if undone := c.Undone(); *processes >= 12 && len(undone) > 0 {
-		t.Errorf("faults that were planned and never came as they should: %v\n%s", undone, strings.Join(c.Story(), "\n"))
+		t.Errorf("faults that were planned and never came as they should: %v", undone)
 	}
+	t.Logf("what was done:\n%s", strings.Join(c.Story(), "\n"))
 	if t.Failed() {
 		sayLogs(t, c.Dir())
 	}

@@ -28,8 +28,8 @@ const (
 // Of a dozen histories in a row, each has one of the firstFaults, and most have one of the secondFaults after it, another
 // one in each dozen; realOrders are the orders in which three start again.
 var (
-	firstFaults  = []Fault{Isolate, CrashAll, Freeze, Replace, WipeNATS, CutSnapshot, FullDisk, CrashAll, CutRenewal, Replace, FlapMute, FlapDeaf}
-	secondFaults = []Fault{Freeze, Mute, Split, Crash, Flap, SlowNet, Deaf}
+	firstFaults  = []Fault{CutRestore, CrashAll, Freeze, Replace, WipeNATS, CutSnapshot, FullDisk, CrashAll, CutRenewal, Replace, FlapMute, FlapDeaf}
+	secondFaults = []Fault{Freeze, Mute, Split, Crash, Flap, SlowNet, Isolate}
 	realOrders   = [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}}
 )
 
@@ -70,7 +70,14 @@ func (p Plan) RunOn(ctx context.Context, c *Processes) (*History, []Standing, er
 	h, shared := &History{}, &gates{}
 	kit, err := newKit()
 	if err != nil {
-		return nil, nil, err
+		return h, nil, err
+	}
+	steps := p.Process
+	if steps[0].Fault == CutRestore {
+		if err := c.cutRestore(ctx, steps[0]); err != nil {
+			return h, nil, fmt.Errorf("%s: %w", CutRestore, err)
+		}
+		steps = steps[1:]
 	}
 	work, cancel := context.WithTimeout(ctx, p.Length)
 	defer cancel()
@@ -83,7 +90,7 @@ func (p Plan) RunOn(ctx context.Context, c *Processes) (*History, []Standing, er
 		all.Go(func() { w.run(work) })
 	}
 	var failed error
-	all.Go(func() { failed = c.carryOut(work, p.Process) })
+	all.Go(func() { failed = c.carryOut(work, steps) })
 	all.Wait()
 	c.Net.Heal()
 	if failed != nil {

@@ -51,7 +51,7 @@ func (m *member) openSecrets(ctx context.Context, kek *keyring.KEK) (*keys.Keys,
 		if looks > 1 { // at the first one, the state machine may have been at it
 			return nil, err
 		}
-		m.tel.Health.Set("state", fmt.Errorf("%w; it waits for a newer state: %w", err, behind))
+		m.tel.Health.Set("state", fmt.Errorf("waiting for a newer state of the cluster: %w", err))
 		wait, cancel := context.WithTimeout(ctx, secretsPause)
 		_ = ws.WatchCtx(wait) // what comes first
 		cancel()

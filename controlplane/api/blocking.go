@@ -143,13 +143,21 @@ func (w *waiting) enter(key string) (leave func(), err error) {
 	}, nil
 }
 
+// waitKey is as whom a read that waits is counted: a tenant's tokens count together, because it makes as many as it likes.
+func (c caller) waitKey() string {
+	if key := c.limitKey(); key == "" || c.token.Tenant == "" {
+		return key
+	}
+	return "tenant/" + string(c.token.Tenant)
+}
+
 // startWait prepares a read that waits: it counts it, and gives its answer more time than others have.
 func (a *API) startWait(w http.ResponseWriter, r *http.Request, op operation, c *caller) (*http.Request, func(), error) {
 	q, err := parseWait(op, r.URL.Query(), time.Now())
 	if err != nil || q == nil {
 		return r, func() {}, err
 	}
-	leave, err := a.waiting.enter(c.limitKey())
+	leave, err := a.waiting.enter(c.waitKey())
 	if err != nil {
 		return r, nil, err
 	}

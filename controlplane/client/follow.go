@@ -46,7 +46,7 @@ func (c *Client) Follow(ctx context.Context, path string, query url.Values, brok
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if !errors.Is(err, fleet.ErrUnavailable) {
+		if !errors.Is(err, fleet.ErrUnavailable) && !errors.Is(err, fleet.ErrRateLimited) { // a full member frees places, or the next has one
 			return err
 		}
 		if broken != nil {

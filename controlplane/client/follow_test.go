@@ -83,6 +83,19 @@ func TestFollowGoesOnFromWhereAStreamBeganThatBroughtNothing(t *testing.T) {
 	}
 }
 
+func TestFollowWaitsForAPlace(t *testing.T) {
+	full := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusTooManyRequests)
+		_, _ = io.WriteString(w, `{"status":429,"kind":"rate_limited","detail":"full"}`)
+	})
+	enough := errors.New("enough")
+	other := serve(t, answer("id: 1-n1:b1:1\nevent: event\ndata: x\n\n"))
+	err := open(t, slices.Concat(full.ca(), other.ca()), full.addr(), other.addr()).Follow(t.Context(), "/v1/x", nil, nil, func([]byte) error { return enough })
+	if !errors.Is(err, enough) || full.hits.Load() != 1 {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestFollowEndsWithWhatWillNotMend(t *testing.T) {
 	denied := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusForbidden)

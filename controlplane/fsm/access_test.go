@@ -62,7 +62,9 @@ func (d dice) access() command.Body {
 	case 5:
 		return issue(id, who, pick(d, who, "alice", ""))
 	case 6:
-		return with(rotate(fleet.TokenID(fmt.Sprint("u", d.IntN(6))), id, who), func(b *command.TokenIssue) { b.IntroducedBy = map[fleet.TokenID]fleet.UserID{"u1": "alice", "u2": "bob"}[id] })
+		return with(rotate(fleet.TokenID(fmt.Sprint("u", d.IntN(6))), id, who), func(b *command.TokenIssue) {
+			b.IntroducedBy = map[fleet.TokenID]fleet.UserID{"u1": "alice", "u2": "bob"}[id]
+		})
 	case 7:
 		return command.TokensUsed{Uses: []command.TokenUse{{ID: id, At: noon.Add(time.Duration(d.IntN(100)) * time.Minute)}, {ID: d.token(), At: noon}}}
 	case 8:

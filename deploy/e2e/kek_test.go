@@ -130,7 +130,7 @@ func TestTheKeyEncryptionKeyIsRotatedWhileVisitorsCome(t *testing.T) {
 	dir := t.TempDir()
 	before, after := filepath.Join(dir, "before.snapshot"), filepath.Join(dir, "after.snapshot")
 	d.ctl("cluster", "snapshot", "save", before)
-	both := names(d.must("controlplane", "kek", "add", "--file", d.kek("m1")).stdout)
+	both := names(d.must("kek", "add", "--file", d.kek("m1")).stdout)
 	old, newest := both[0], both[1]
 	escrow := string(read(t, d.kek("m1")))
 	for _, m := range members {
@@ -147,7 +147,7 @@ func TestTheKeyEncryptionKeyIsRotatedWhileVisitorsCome(t *testing.T) {
 
 	// Every member loses the old key, and all of them restart at once.
 	for _, m := range members {
-		d.must("controlplane", "kek", "drop", old, "--file", d.kek(m), "--yes")
+		d.must("kek", "drop", old, "--file", d.kek(m), "--yes")
 	}
 	d.do("kill", members...)
 	d.do("start", members...)

@@ -97,11 +97,12 @@ func (d *disaster) ctl(args ...string) string {
 	return strings.TrimSpace(last.stdout)
 }
 
-func (d *disaster) must(name string, args ...string) result {
+// must runs controlplane.
+func (d *disaster) must(args ...string) result {
 	d.t.Helper()
-	r := run(d.t, name, nil, args...)
+	r := run(d.t, "controlplane", nil, args...)
 	if r.code != 0 {
-		d.t.Fatalf("%s %v: %d %s", name, args, r.code, r.stderr)
+		d.t.Fatalf("controlplane %v: %d %s", args, r.code, r.stderr)
 	}
 	return r
 }
@@ -118,7 +119,7 @@ func (d *disaster) do(verb string, members ...string) {
 // join brings a member back on an empty directory.
 func (d *disaster) join(member string) {
 	d.t.Helper()
-	d.must("controlplane", "join", "--config", d.config(member), "--token", d.ctl("cluster", "join-token"), "--address", d.Members[0].API)
+	d.must("join", "--config", d.config(member), "--token", d.ctl("cluster", "join-token"), "--address", d.Members[0].API)
 	d.do("start", member)
 }
 
@@ -193,7 +194,7 @@ func TestTrafficDoesNotNoticeThatTheControlPlaneIsLostAndBroughtBack(t *testing.
 	if _, err := os.Stat(d.data("m1")); !os.IsNotExist(err) {
 		t.Errorf("a refused init left something behind: %v", err)
 	}
-	out := d.must("controlplane", "init", "--config", d.config("m1"), "--from-snapshot", file, "--recovery-key", d.recovery, "--yes").stdout
+	out := d.must("init", "--config", d.config("m1"), "--from-snapshot", file, "--recovery-key", d.recovery, "--yes").stdout
 	var e struct {
 		StateHash string `json:"state_hash"`
 	}
@@ -222,7 +223,7 @@ func TestTrafficDoesNotNoticeThatTheControlPlaneIsLostAndBroughtBack(t *testing.
 	if r := run(t, "controlplane", nil, "recover", "--config", d.config("m1"), "--peers", peers, "--recovery-key", d.recovery); r.code != fleet.ExitFailure || !strings.Contains(r.stderr, "Left out: [m2 m3]") || !strings.Contains(r.stderr, "say --yes. Nothing was changed") {
 		t.Errorf("without a confirmation: %d %s", r.code, r.stderr)
 	}
-	d.must("controlplane", "recover", "--config", d.config("m1"), "--peers", peers, "--recovery-key", d.recovery, "--yes")
+	d.must("recover", "--config", d.config("m1"), "--peers", peers, "--recovery-key", d.recovery, "--yes")
 	d.do("start", "m1")
 	if recovered := d.followed(restored); recovered <= restored {
 		t.Errorf("incarnation %d after %d", recovered, restored)

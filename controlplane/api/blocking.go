@@ -195,6 +195,7 @@ func (a *API) show(w http.ResponseWriter, r *http.Request, op operation, fresh f
 		if err := fresh(); err != nil {
 			return err
 		}
+		changed := a.o.State.ChangedAt(tables...)
 		out := &draft{header: w.Header().Clone()}
 		a.mux.ServeHTTP(out, look)
 		sum := sha256.Sum256(out.body.Bytes())
@@ -202,9 +203,11 @@ func (a *API) show(w http.ResponseWriter, r *http.Request, op operation, fresh f
 		case last, q.index == 0, out.status != http.StatusOK:
 			out.send(w)
 			return nil
-		case seen == nil && a.o.State.ChangedAt(tables...) > q.index:
+		case seen == nil && changed > q.index:
 			out.send(w)
 			return nil
+		case seen == nil && a.o.State.ChangedAt(tables...) > q.index:
+			continue // it changed during the look, which may show it or not
 		case seen == nil:
 			seen = &sum // nothing that it shows has changed since the caller looked
 		case *seen != sum:

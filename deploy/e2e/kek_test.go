@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -258,4 +259,52 @@ func TestAMemberThatComesAfterARotationNeedsTheNewKeyAlone(t *testing.T) {
 		}
 	}
 	run(t, "controlplane", nil, "kek", "drop", "--file", m1.kek).says(t, fleet.ExitUsage, "kek list")
+}
+
+func TestAMemberThatWasAwayDuringARotationNeedsTheNewKeyAlone(t *testing.T) {
+	if testing.Short() {
+		t.Skip("two members take a while")
+	}
+	t.Parallel()
+	m1, m2 := newMember(t, "m1"), newMember(t, "m2")
+	m1.initialize()
+	m1.start()
+	write(t, m2.kek, string(read(t, m1.kek)))
+	m2.configure("raft_timeout: 500ms\nnonvoter: true") // m1 goes on without it
+	if r := m2.controlplane("join", "--address", m1.at(8440), "--token", m1.must("cluster", "join-token")); r.code != fleet.ExitOK {
+		t.Fatal(r.stderr)
+	}
+	has := func(names ...string) func() bool {
+		return func() bool { s := m1.keks(); return m2.running() && all(s, 2, names...) }
+	}
+	m2.launch()
+	old := m1.keks().Seals
+	await(t, "m2 has opened the secrets", has(old))
+	m2.stop()
+	away := filepath.Join(t.TempDir(), "away")
+	if err := os.CopyFS(away, os.DirFS(m2.data())); err != nil {
+		t.Fatal(err)
+	}
+
+	both := names(run(t, "controlplane", nil, "kek", "add", "--file", m1.kek).stdout)
+	write(t, m2.kek, string(read(t, m1.kek)))
+	m1.stop()
+	m1.start()
+	m2.launch()
+	await(t, "both have both keys", has(both...))
+	m1.must("cluster", "kek", "rotate")
+	for _, m := range []*member{m1, m2} {
+		m.stop()
+		if r := run(t, "controlplane", nil, "kek", "drop", old, "--file", m.kek, "--yes"); r.code != fleet.ExitOK {
+			t.Fatal(r.stderr)
+		}
+	}
+	m1.start()
+
+	// What m2 has on its disk is from before: it knows of nothing that the new key seals.
+	if err := errors.Join(os.RemoveAll(m2.data()), os.CopyFS(m2.data(), os.DirFS(away))); err != nil {
+		t.Fatal(err)
+	}
+	m2.launch()
+	await(t, "m2 has opened the secrets with the new key", has(both[1]))
 }

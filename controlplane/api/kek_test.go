@@ -86,16 +86,22 @@ func TestTheNewestKeyEncryptionKeySealsWhenEveryMemberHasIt(t *testing.T) {
 	}
 }
 
-func TestTheStatusOfARotationSaysWhatWaitsAndWhatIsNeededForIt(t *testing.T) {
-	f := open(t, 2)
-	old, newest := f.kek.Names()[0], f.kek.Names()[1]
+// order puts an order whose key the key-encryption key seals that seals now.
+func (f *fixture) order() {
+	f.t.Helper()
 	f.tenant("acme", fleet.SecurityEdge)
 	f.propose(command.HostPut{Put: command.Put{Create: true}, Name: "www.acme.example", Tenant: "acme", Label: "l1", Spec: fleet.HostSpec{Mode: fleet.ModeBlock, Origins: []fleet.Origin{{URL: "https://203.0.113.1"}}}})
 	sealed, err := f.kek.Seal([]byte("key"), keyring.CertKeyAAD("acme", "www.acme.example", "spki", 1))
-	must(t, err)
+	must(f.t, err)
 	f.propose(command.OrderPut{Put: command.Put{Create: true}, Order: fleet.OrderRecord{
 		Order: fleet.Order{ID: "o1", Host: "www.acme.example", Tenant: "acme", Generation: 1, State: fleet.OrderQueued}, Key: sealed, SPKI: "spki",
 	}})
+}
+
+func TestTheStatusOfARotationSaysWhatWaitsAndWhatIsNeededForIt(t *testing.T) {
+	f := open(t, 2)
+	old, newest := f.kek.Names()[0], f.kek.Names()[1]
+	f.order()
 	f.op().call("POST", "/v1/cluster/kek/rotate", nil).want(200)
 	f.says(func(id fleet.MemberID) ([]string, error) {
 		if id == "m2" {
@@ -137,13 +143,7 @@ func TestARotationNeedsAnotherPersonAndTheKeysWhenItIsApproved(t *testing.T) {
 func TestASnapshotOfBeforeIsRestoredOnlyWhereEveryMemberOpensIt(t *testing.T) {
 	f := open(t, 2)
 	old, newest := f.kek.Names()[0], f.kek.Names()[1]
-	f.tenant("acme", fleet.SecurityEdge)
-	f.propose(command.HostPut{Put: command.Put{Create: true}, Name: "www.acme.example", Tenant: "acme", Label: "l1", Spec: fleet.HostSpec{Mode: fleet.ModeBlock, Origins: []fleet.Origin{{URL: "https://203.0.113.1"}}}})
-	sealed, err := f.kek.Seal([]byte("key"), keyring.CertKeyAAD("acme", "www.acme.example", "spki", 1))
-	must(t, err)
-	f.propose(command.OrderPut{Put: command.Put{Create: true}, Order: fleet.OrderRecord{
-		Order: fleet.Order{ID: "o1", Host: "www.acme.example", Tenant: "acme", Generation: 1, State: fleet.OrderQueued}, Key: sealed, SPKI: "spki",
-	}})
+	f.order()
 	snap := f.op().call("GET", "/v1/cluster/snapshot", nil).want(200).body
 	f.op().call("POST", "/v1/cluster/kek/rotate", nil).want(200)
 	f.says(func(id fleet.MemberID) ([]string, error) {

@@ -209,16 +209,15 @@ func (l *Log) take(ctx context.Context, v *state.View, s fleet.AuditSegment, the
 			}
 		}
 	}
-	file := l.fromState(v, s)
+	entries, file := l.fromState(v, s)
 	if file == nil {
 		var err error
 		if file, err = l.o.Fetch(ctx, s); err != nil {
 			return fmt.Errorf("fetch audit entries %d to %d: %w", s.From, s.To, err)
 		}
-	}
-	entries, err := audit.OpenSegment(s, file)
-	if err != nil {
-		return fmt.Errorf("audit entries %d to %d: %w", s.From, s.To, err)
+		if entries, err = audit.OpenSegment(s, file); err != nil {
+			return fmt.Errorf("audit entries %d to %d: %w", s.From, s.To, err)
+		}
 	}
 	if err := l.o.Write(l.path(s), file); err != nil {
 		return fmt.Errorf("store audit entries %d to %d: %w", s.From, s.To, err)
@@ -227,17 +226,18 @@ func (l *Log) take(ctx context.Context, v *state.View, s fleet.AuditSegment, the
 	return nil
 }
 
-// fromState is the file made of the entries that are still in the state; nil if they are not, or are others.
-func (l *Log) fromState(v *state.View, s fleet.AuditSegment) []byte {
+// fromState are the entries that are still in the state, and the file made of them; nil if they are not there, or are
+// others than were sealed and signed: they need not be read back from the file for that.
+func (l *Log) fromState(v *state.View, s fleet.AuditSegment) ([]fleet.AuditEntry, []byte) {
 	entries := v.AuditAfter("", s.From-1, int(s.To-s.From+1)) //nolint:gosec // at most MaxAuditSegment
 	if len(entries) == 0 || entries[0].Seq != s.From {
-		return nil
+		return nil, nil
 	}
 	made, file, err := audit.Seal(s.Checkpoint.Cluster, entries)
-	if err != nil || made.Digest != s.Digest {
-		return nil
+	if err != nil || made.Digest != s.Digest || made.Checkpoint.Root != s.Checkpoint.Root {
+		return nil, nil
 	}
-	return file
+	return entries, file
 }
 
 func (l *Log) indexed(s fleet.AuditSegment, entries []fleet.AuditEntry) {

@@ -21,8 +21,6 @@ const (
 	snapshotLimit = 5 * time.Minute
 	// snapshotTick is how often is looked whether a snapshot is being taken.
 	snapshotTick = 4 * time.Millisecond
-	// compared is the least time without a snapshot that is compared with the time of snapshots.
-	compared = 5 * time.Second
 )
 
 // span is a time in which something went on.
@@ -35,11 +33,11 @@ func (s span) length() time.Duration { return s.to.Sub(s.from) }
 
 // watched is what was seen of the snapshots of all members.
 type watched struct {
-	// busy are the times in which any member took one, quiet those in which none did.
-	busy, quiet []span
-	// taken counts them; leader says that one of them was the leader's.
-	taken  int
-	leader bool
+	// leader is the time of the leader's first whole one, quiet those in which no member took one.
+	leader span
+	quiet  []span
+	// taken counts the snapshots of all.
+	taken int
 }
 
 func total(ss []span) (d time.Duration) {
@@ -49,13 +47,13 @@ func total(ss []span) (d time.Duration) {
 	return d
 }
 
-// enough reports whether there is as much time without a snapshot to compare with.
+// enough reports whether there is as much time without a snapshot as the leader's took, to compare with.
 func (w *watched) enough() bool {
-	return w.leader && total(w.quiet) >= max(total(w.busy), compared)
+	return w.leader.length() > 0 && total(w.quiet) >= w.leader.length()
 }
 
-// snapshots writes until the leader has taken a snapshot and compares the waits during the snapshots of all members with
-// those of as much time without one.
+// snapshots writes until the leader has taken a snapshot, which every write waits for if any does, and compares the waits
+// meanwhile with those of as much time in which no member takes one.
 func (r *run) snapshots(ctx context.Context, c *harness.Members) error {
 	w, err := newWire(c)
 	if err != nil {
@@ -109,15 +107,14 @@ func (r *run) snapshots(ctx context.Context, c *harness.Members) error {
 	return nil
 }
 
-// compare holds the writes during snapshots against those of as much time without one, the last there was.
+// compare holds the writes during the leader's snapshot against those of as much time without one, the last there was.
 func (r *run) compare(name string, writes []span, seen watched) {
-	length := max(total(seen.busy), compared)
-	quiet := last(seen.quiet, length)
+	quiet := last(seen.quiet, seen.leader.length())
 	within := func(s span, of []span) bool { return slices.ContainsFunc(of, s.overlaps) }
 	var in, out harness.Samples
 	for _, s := range writes {
 		switch {
-		case within(s, seen.busy):
+		case s.overlaps(seen.leader):
 			in = append(in, s.length())
 		case within(s, quiet):
 			out = append(out, s.length())
@@ -129,8 +126,8 @@ func (r *run) compare(name string, writes []span, seen watched) {
 		return fmt.Sprintf("%d writes, p50 %.1f ms, p99 %.1f ms, worst %.1f ms", len(s), harness.Millis(s.Quantile(0.5)), harness.Millis(s.Quantile(0.99)), harness.Millis(s.Max()))
 	}
 	r.rep.Add(name, max(0, harness.Millis(in.Max()-out.Max())), "ms", report.AtMost(50),
-		fmt.Sprintf("worst write during the snapshots of any member (%d, one or more of them in %.1f s: %s) less the worst without one (%.1f s: %s)",
-			seen.taken, total(seen.busy).Seconds(), tell(in), total(quiet).Seconds(), tell(out)))
+		fmt.Sprintf("worst write during the leader's snapshot (%.1f s: %s) less the worst of as much time in which no member takes one (%s); members took %d",
+			seen.leader.length().Seconds(), tell(in), tell(out), seen.taken))
 }
 
 // last are the last of the spans, that long in all.
@@ -150,40 +147,46 @@ func last(ss []span, length time.Duration) (out []span) {
 // Raft writes a snapshot to a directory whose name ends in .tmp, and renames that.
 func watchSnapshots(ctx context.Context, all []*harness.Member, leader *harness.Member) (watched, error) {
 	var w watched
-	taking := make([]bool, len(all))
+	since := make([]time.Time, len(all)) // in which a member takes one
 	tick := time.NewTicker(snapshotTick)
 	defer tick.Stop()
-	current, begin := &w.quiet, time.Now()
+	begun := time.Now() // of the time without one
 	for {
+		now, quiet := time.Now(), true
 		for i, m := range all {
 			tmp, err := filepath.Glob(filepath.Join(m.Data(), "raft", "snapshots", "*.tmp"))
 			if err != nil {
 				return w, err
 			}
-			if taking[i] && len(tmp) == 0 {
+			taking, took := len(tmp) > 0, !since[i].IsZero()
+			switch {
+			case taking && !took:
+				since[i] = now
+			case took && !taking:
 				w.taken++
-				w.leader = w.leader || m == leader
+				if m == leader && w.leader.length() == 0 {
+					w.leader = span{since[i], now}
+				}
+				since[i] = time.Time{}
 			}
-			taking[i] = len(tmp) > 0
-		}
-		now, next := time.Now(), &w.quiet
-		if slices.Contains(taking, true) {
-			next = &w.busy
-		}
-		if next != current {
-			*current = append(*current, span{begin, now})
-			current, begin = next, now
+			quiet = quiet && !taking
 		}
 		ahead := w
-		if current == &w.quiet {
-			ahead.quiet = append(slices.Clone(w.quiet), span{begin, now})
-			if ahead.enough() {
-				return ahead, nil
-			}
+		switch {
+		case !quiet && !begun.IsZero():
+			w.quiet = append(w.quiet, span{begun, now})
+			begun = time.Time{}
+		case quiet && begun.IsZero():
+			begun = now
+		case quiet:
+			ahead.quiet = append(slices.Clone(w.quiet), span{begun, now})
+		}
+		if ahead.enough() {
+			return ahead, nil
 		}
 		select {
 		case <-ctx.Done():
-			return w, fmt.Errorf("the leader took no snapshot within %s, or there was not as much time without one: %d snapshots in %s", snapshotLimit, w.taken, total(w.busy))
+			return w, fmt.Errorf("the leader took no snapshot within %s, or there was not as much time without one: members took %d, and none in %s of it", snapshotLimit, w.taken, total(w.quiet))
 		case <-tick.C:
 		}
 	}

@@ -119,6 +119,7 @@ func runCommand() *cobra.Command {
 		Example: "  controlplane run --config /etc/edgefleet/controlplane.yaml",
 	}
 	return withConfig(c, func(cmd *cobra.Command, cfg controlplane.Config) error {
+		go program.Headroom(cmd.Context())
 		return controlplane.Run(cmd.Context(), cfg, cmd.ErrOrStderr())
 	})
 }

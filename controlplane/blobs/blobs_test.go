@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/hashicorp/raft"
 
 	"github.com/edgefleet/edgefleet/controlplane/blobs"
@@ -484,4 +485,34 @@ func manyTenants(b *testing.B, n int) (*fleetOf, *member) {
 		}
 	}
 	return f, f.members[0]
+}
+
+func TestOfATenantItsAllowedOriginsMoveABundleAndItsNameDoesNot(t *testing.T) {
+	f := newFleet(t)
+	m := f.members[0]
+	f.refresh()
+	before := m.Root("default", "config")
+	tenant, _ := m.state.Read().Tenant("acme")
+	put := func(spec fleet.TenantSpec) {
+		f.t.Helper()
+		now, _ := m.state.Read().Tenant("acme")
+		f.apply(command.TenantPut{Put: command.Put{IfRevision: now.Revision}, ID: "acme", Spec: spec})
+		f.refresh()
+	}
+	renamed := tenant.Spec
+	renamed.Name = "Acme"
+	put(renamed)
+	if got := m.Root("default", "config"); got != before {
+		t.Errorf("a name moved the tree: %s, before %s", got, before)
+	}
+	allowed := renamed
+	allowed.AllowedOrigins = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}
+	put(allowed)
+	if diff := cmp.Diff(allowed.AllowedOrigins, leaf[fleet.ConfigBundle](t, m, "default", fleet.HeadConfig, "acme").AllowedOrigins, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
+		t.Errorf("allowed origins (-want +got):\n%s", diff)
+	}
+	put(tenant.Spec)
+	if got := m.Root("default", "config"); got != before {
+		t.Errorf("the tree of before is another one: %s, before %s", got, before)
+	}
 }

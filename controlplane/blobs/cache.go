@@ -1,6 +1,7 @@
 package blobs
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/edgefleet/edgefleet/controlplane/state"
@@ -25,8 +26,10 @@ type groupCache struct {
 type tenantCache struct {
 	leaves map[fleet.HeadKind]bundle.Leaf
 	errs   map[fleet.HeadKind]error
-	// reads and challenges are what the leaves were made of; challenges are gathered for all tenants at once.
+	// reads, allowed and challenges are what the leaves were made of: of the tenant itself only its allowed origins, for
+	// the rest of it changes more often; challenges are gathered for all tenants at once.
 	reads      *state.Reads
+	allowed    []netip.Prefix
 	challenges []fleet.BundleChallenge
 }
 
@@ -43,8 +46,8 @@ func (c *cache) group(name fleet.GroupName, epoch uint64) *groupCache {
 }
 
 // current reports whether the leaves are what would be derived now.
-func (t *tenantCache) current(challenges []fleet.BundleChallenge) bool {
-	return t != nil && slices.Equal(t.challenges, challenges) && !t.reads.Changed()
+func (t *tenantCache) current(allowed []netip.Prefix, challenges []fleet.BundleChallenge) bool {
+	return t != nil && slices.Equal(t.allowed, allowed) && slices.Equal(t.challenges, challenges) && !t.reads.Changed()
 }
 
 // tree returns the tree of one kind: the one before unless a leaf moved.

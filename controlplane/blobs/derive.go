@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/edgefleet/edgefleet/controlplane/keys"
@@ -38,11 +39,12 @@ func derive(v *state.View, g fleet.GroupName, k *keys.Keys, c *cache) (map[fleet
 	kept := c.group(g, key.Epoch)
 	failed, moved := map[fleet.HeadKind]error{}, map[fleet.HeadKind]bool{}
 	now := make(map[fleet.TenantID]*tenantCache, len(kept.tenants))
-	for id := range v.TenantsOf(g) {
+	for tenant := range v.TenantsOf(g) {
+		id, allowed := tenant.ID, tenant.Spec.AllowedOrigins
 		t := kept.tenants[id]
-		if !t.current(challenges[id]) {
+		if !t.current(allowed, challenges[id]) {
 			before := t
-			t = deriveTenant(v, id, deriver{keys: k, group: key, challenges: challenges[id]})
+			t = deriveTenant(v, id, deriver{keys: k, group: key, allowed: allowed, challenges: challenges[id]})
 			for _, kind := range fleet.HeadKinds {
 				moved[kind] = moved[kind] || before == nil || before.leaves[kind].Digest != t.leaves[kind].Digest
 			}
@@ -79,18 +81,18 @@ type deriver struct {
 	view       *state.View
 	keys       *keys.Keys
 	group      keyring.GroupKey
+	allowed    []netip.Prefix
 	challenges []fleet.BundleChallenge
 }
 
 // deriveTenant derives a tenant's bundles from a tracked view, so that it is known what they depend on.
 func deriveTenant(v *state.View, id fleet.TenantID, d deriver) *tenantCache {
-	t := &tenantCache{leaves: map[fleet.HeadKind]bundle.Leaf{}, challenges: d.challenges}
+	t := &tenantCache{leaves: map[fleet.HeadKind]bundle.Leaf{}, allowed: d.allowed, challenges: d.challenges}
 	d.view, t.reads = v.Tracked()
-	tenant, _ := d.view.Tenant(id) // it was just listed
-	for kind, content := range map[fleet.HeadKind]func(fleet.Tenant) (any, error){
+	for kind, content := range map[fleet.HeadKind]func(fleet.TenantID) (any, error){
 		fleet.HeadConfig: d.config, fleet.HeadRuleset: d.ruleset, fleet.HeadCerts: d.certs,
 	} {
-		c, err := content(tenant)
+		c, err := content(id)
 		if err == nil {
 			var b []byte
 			if b, err = json.Marshal(c); err == nil {
@@ -106,14 +108,14 @@ func deriveTenant(v *state.View, id fleet.TenantID, d deriver) *tenantCache {
 	return t
 }
 
-func (d *deriver) config(t fleet.Tenant) (any, error) {
-	b := fleet.ConfigBundle{Tenant: t.ID, AllowedOrigins: t.Spec.AllowedOrigins}
-	for _, h := range d.view.HostsOf(t.ID) {
+func (d *deriver) config(t fleet.TenantID) (any, error) {
+	b := fleet.ConfigBundle{Tenant: t, AllowedOrigins: d.allowed}
+	for _, h := range d.view.HostsOf(t) {
 		var resolved fleet.HostOrigins
 		if slices.ContainsFunc(h.Spec.Origins, fleet.Origin.IsConsul) { // others do not depend on that table
 			resolved, _ = d.view.HostOrigins(h.Name)
 		}
-		origins := h.Servers(resolved, t.Spec.AllowedOrigins)
+		origins := h.Servers(resolved, d.allowed)
 		if len(origins) == 0 {
 			continue // a node takes no host without a server; no instance of its Consul services was ever seen
 		}
@@ -122,18 +124,18 @@ func (d *deriver) config(t fleet.Tenant) (any, error) {
 	return b, nil
 }
 
-func (d *deriver) ruleset(t fleet.Tenant) (any, error) {
-	b := fleet.RulesetBundle{Tenant: t.ID}
-	for _, r := range d.view.RulesOf(t.ID) {
+func (d *deriver) ruleset(t fleet.TenantID) (any, error) {
+	b := fleet.RulesetBundle{Tenant: t}
+	for _, r := range d.view.RulesOf(t) {
 		b.Rules = append(b.Rules, fleet.BundleRule{ID: r.ID, Spec: r.Spec})
 	}
 	return b, nil
 }
 
 // certs reseals each key from the KEK to the group key, deterministically.
-func (d *deriver) certs(t fleet.Tenant) (any, error) {
-	b := fleet.CertsBundle{Tenant: t.ID, Challenges: d.challenges}
-	for _, h := range d.view.HostsOf(t.ID) {
+func (d *deriver) certs(t fleet.TenantID) (any, error) {
+	b := fleet.CertsBundle{Tenant: t, Challenges: d.challenges}
+	for _, h := range d.view.HostsOf(t) {
 		c, ok := d.view.Certificate(h.Name)
 		if !ok {
 			continue

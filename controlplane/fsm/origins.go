@@ -23,7 +23,7 @@ func (p *processor) checkServices(h fleet.Host) (fleet.Host, error) {
 		}
 		queries[c.Query()] = true
 	}
-	for _, other := range p.tx.Hosts() {
+	for _, other := range p.tx.HostsWithServices() {
 		for _, o := range other.Spec.Origins {
 			if c, err := o.ParseConsul(); err == nil && other.Name != h.Name {
 				queries[c.Query()] = true

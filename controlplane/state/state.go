@@ -154,7 +154,7 @@ func schema() *memdb.DBSchema {
 		table(Groups, field("Name")),
 		table(Tenants, field("ID")),
 		table(Tokens, field("ID"), by(indexTenant, "Tenant")),
-		table(Hosts, field("Name"), by(indexTenant, "Tenant")),
+		hostsTable(),
 		table(Labels, field("Label")),
 		table(Rules, field("ID"), by(indexTenant, "Tenant")),
 		table(JoinTokens, field("ID")),

@@ -384,6 +384,45 @@ func TestListsGoOnAfterACursor(t *testing.T) {
 	}
 }
 
+func TestHostsAreListedByWhatTheyAreBelowAndWhatTheyName(t *testing.T) {
+	s := state.New()
+	host := func(name fleet.HostName, origin string) fleet.Host {
+		return fleet.Host{Name: name, Tenant: "acme", Spec: fleet.HostSpec{Origins: []fleet.Origin{{URL: origin}}}}
+	}
+	write := func(f func(*state.Tx)) *state.View {
+		tx := s.Write()
+		f(tx)
+		tx.Commit()
+		return s.Read()
+	}
+	v := write(func(tx *state.Tx) {
+		for _, n := range []fleet.HostName{"shop.example", "a.shop.example", "b.a.shop.example", "ashop.example", "shop.example.org", "example"} {
+			tx.PutHost(host(n, "https://203.0.113.1"))
+		}
+		tx.PutHost(host("svc.example", "consul://web"))
+	})
+	is := func(what string, got []fleet.Host, want ...fleet.HostName) {
+		t.Helper()
+		var names []fleet.HostName
+		for _, h := range got {
+			names = append(names, h.Name)
+		}
+		if diff := cmp.Diff(want, names, cmpopts.EquateEmpty(), cmpopts.SortSlices(func(a, b fleet.HostName) bool { return a < b })); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
+	}
+	is("below shop.example", v.HostsBelow("shop.example"), "a.shop.example", "b.a.shop.example")
+	is("below example", v.HostsBelow("example"), "shop.example", "a.shop.example", "b.a.shop.example", "ashop.example", "svc.example")
+	is("with a service", v.HostsWithServices(), "svc.example")
+	v = write(func(tx *state.Tx) {
+		tx.PutHost(host("svc.example", "https://203.0.113.1"))
+		tx.PutHost(host("a.shop.example", "consul://web"))
+		tx.DeleteHost("b.a.shop.example")
+	})
+	is("below shop.example, one deleted", v.HostsBelow("shop.example"), "a.shop.example")
+	is("with a service, others", v.HostsWithServices(), "a.shop.example")
+}
+
 func TestAuditIsListedInOrderBeyondAByte(t *testing.T) {
 	v := full(t).Read()
 	var all []fleet.AuditEntry

@@ -108,11 +108,11 @@ func (v *View) Tenant(id fleet.TenantID) (fleet.Tenant, bool) {
 // Tenants lists the tenants.
 func (v *View) Tenants() []fleet.Tenant { return list[fleet.Tenant](v, Tenants, indexID) }
 
-// TenantsOf yields the ids of the tenants that a node group serves.
-func (v *View) TenantsOf(g fleet.GroupName) iter.Seq[fleet.TenantID] {
-	return func(yield func(fleet.TenantID) bool) {
+// TenantsOf yields the tenants that a node group serves.
+func (v *View) TenantsOf(g fleet.GroupName) iter.Seq[fleet.Tenant] {
+	return func(yield func(fleet.Tenant) bool) {
 		for t := range rows[fleet.Tenant](v.txn.Get(string(Tenants), indexID)) {
-			if t.Spec.Group == g && !yield(t.ID) {
+			if t.Spec.Group == g && !yield(t) {
 				return
 			}
 		}
@@ -154,11 +154,6 @@ func (v *View) HostsOf(t fleet.TenantID) []fleet.Host {
 func (v *View) HostsAfter(tenant fleet.TenantID, cursor string, limit int) []fleet.Host {
 	return after(v, Hosts, cursor, limit, func(h fleet.Host) string { return string(h.Name) },
 		func(h fleet.Host) bool { return tenant == "" || h.Tenant == tenant })
-}
-
-// HostsBelow lists the hosts that are names below h.
-func (v *View) HostsBelow(h fleet.HostName) []fleet.Host {
-	return slices.DeleteFunc(v.Hosts(), func(o fleet.Host) bool { return o.Name == h || !o.Name.Within(h) })
 }
 
 // Label returns an issued label.

@@ -109,7 +109,7 @@ func (l *Loop) Run(ctx context.Context) error {
 // queries are those that the hosts need, by their text.
 func queries(v *state.View) map[string]fleet.ConsulOrigin {
 	need := map[string]fleet.ConsulOrigin{}
-	for _, h := range v.Hosts() {
+	for _, h := range v.HostsWithServices() {
 		for _, o := range h.Spec.Origins {
 			if !o.IsConsul() {
 				continue
@@ -174,13 +174,19 @@ func (l *Loop) hear(q string, is []fleet.Instance, err error) {
 
 // commit proposes what differs from the state.
 func (l *Loop) commit(ctx context.Context, v *state.View) error {
+	hosts := v.HostsWithServices()
+	for _, o := range v.AllOrigins() { // and those that had one
+		if h, ok := v.Host(o.Host); ok && !slices.ContainsFunc(h.Spec.Origins, fleet.Origin.IsConsul) {
+			hosts = append(hosts, h)
+		}
+	}
+	if len(hosts) == 0 {
+		return nil
+	}
 	var changed []fleet.HostOrigins
 	r := l.resolver(v)
-	for _, h := range v.Hosts() {
-		before, had := v.HostOrigins(h.Name)
-		if !had && !slices.ContainsFunc(h.Spec.Origins, fleet.Origin.IsConsul) {
-			continue
-		}
+	for _, h := range hosts {
+		before, _ := v.HostOrigins(h.Name)
 		if next := r.host(h, before); !equal(before, next) {
 			changed = append(changed, next)
 		}

@@ -1,0 +1,83 @@
+package state
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/go-memdb"
+
+	"github.com/edgefleet/edgefleet/fleet"
+)
+
+// Indexes of hosts.
+const (
+	indexReversed = "reversed"
+	indexConsul   = "consul"
+)
+
+func hostsTable() *memdb.TableSchema {
+	return table(Hosts, field("Name"), by(indexTenant, "Tenant"),
+		&memdb.IndexSchema{Name: indexReversed, Unique: true, Indexer: reversedName{}},
+		&memdb.IndexSchema{Name: indexConsul, Unique: true, AllowMissing: true, Indexer: withService{}})
+}
+
+// reversed is a name label by label from the right, so that all names below one have what it begins with in common.
+func reversed(n fleet.HostName) string {
+	labels := strings.Split(string(n), ".")
+	slices.Reverse(labels)
+	return strings.Join(labels, ".")
+}
+
+// reversedName indexes hosts by their reversed names.
+type reversedName struct{}
+
+// FromObject implements memdb.SingleIndexer.
+func (reversedName) FromObject(raw any) (bool, []byte, error) {
+	h, ok := raw.(*fleet.Host)
+	if !ok {
+		return false, nil, fmt.Errorf("%T is no host", raw)
+	}
+	return true, []byte(reversed(h.Name)), nil
+}
+
+// FromArgs implements memdb.Indexer.
+func (reversedName) FromArgs(args ...any) ([]byte, error) { return nameOf(args) }
+
+// PrefixFromArgs implements memdb.PrefixIndexer.
+func (reversedName) PrefixFromArgs(args ...any) ([]byte, error) { return nameOf(args) }
+
+// withService indexes the hosts by name of which an origin is a Consul service: few, of hosts that may be many.
+type withService struct{}
+
+// FromObject implements memdb.SingleIndexer.
+func (withService) FromObject(raw any) (bool, []byte, error) {
+	h, ok := raw.(*fleet.Host)
+	if !ok {
+		return false, nil, fmt.Errorf("%T is no host", raw)
+	}
+	if !slices.ContainsFunc(h.Spec.Origins, fleet.Origin.IsConsul) {
+		return false, nil, nil // nil, else memdb takes what it knew for what is still there
+	}
+	return true, []byte(h.Name), nil
+}
+
+// FromArgs implements memdb.Indexer.
+func (withService) FromArgs(args ...any) ([]byte, error) { return nameOf(args) }
+
+func nameOf(args []any) ([]byte, error) {
+	if len(args) == 1 {
+		if s, ok := args[0].(string); ok {
+			return []byte(s), nil
+		}
+	}
+	return nil, fmt.Errorf("a name is needed, not %v", args)
+}
+
+// HostsBelow lists the hosts that are names below h.
+func (v *View) HostsBelow(h fleet.HostName) []fleet.Host {
+	return list[fleet.Host](v, Hosts, indexReversed+"_prefix", reversed(h)+".")
+}
+
+// HostsWithServices lists the hosts of which an origin is a Consul service.
+func (v *View) HostsWithServices() []fleet.Host { return list[fleet.Host](v, Hosts, indexConsul) }

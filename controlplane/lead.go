@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/edgefleet/edgefleet/controlplane/leader/epochs"
 	"github.com/edgefleet/edgefleet/controlplane/leader/heads"
 	"github.com/edgefleet/edgefleet/controlplane/leader/once"
 	"github.com/edgefleet/edgefleet/controlplane/leader/reseal"
@@ -24,7 +25,8 @@ func (m *member) lead(ctx context.Context) error {
 		if m.lib != nil {
 			h := &heads.Loop{State: m.state, Library: m.lib, Proposer: m.raft, Publish: m.bus.Publish, Now: utcNow}
 			r := &reseal.Loop{State: m.state, Sealer: m.keys.Sealer, Proposer: m.raft, Logger: m.tel.Logger, Now: utcNow}
-			loops = append(loops, m.again("heads", h.Run), m.again("reseal", r.Run))
+			e := &epochs.Loop{State: m.state, Proposer: m.raft, Logger: m.tel.Logger, Now: utcNow}
+			loops = append(loops, m.again("heads", h.Run), m.again("reseal", r.Run), m.again("epochs", e.Run))
 		}
 		if m.hosts != nil {
 			loops = append(loops, m.again("hosts", m.hosts.Run))

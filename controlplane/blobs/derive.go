@@ -26,7 +26,7 @@ func Derive(v *state.View, g fleet.GroupName, k *keys.Keys) (map[fleet.HeadKind]
 }
 
 func derive(v *state.View, g fleet.GroupName, k *keys.Keys, c *cache) (map[fleet.HeadKind]bundle.Tree, error) {
-	key, err := k.Group(g)
+	key, err := k.Group(g, v.EpochKey(g))
 	if err != nil {
 		return nil, err
 	}

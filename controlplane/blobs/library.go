@@ -14,7 +14,7 @@ import (
 )
 
 // inputs are the tables that bundles are derived from.
-var inputs = []state.Table{state.Groups, state.Tenants, state.Hosts, state.Rules, state.Certificates, state.Challenges, state.Origins}
+var inputs = []state.Table{state.Groups, state.Tenants, state.Hosts, state.Rules, state.Certificates, state.Challenges, state.Origins, state.Epochs, state.Clusters}
 
 // Library answers nodes: signed heads, group keys, blobs.
 type Library struct {
@@ -185,7 +185,7 @@ func (l *Library) HeadSet(id fleet.NodeID) (fleet.HeadSet, error) {
 	if err != nil {
 		return fleet.HeadSet{}, err
 	}
-	key, err := l.keys.Group(n.Spec.Group)
+	key, err := l.keys.Group(n.Spec.Group, v.EpochKey(n.Spec.Group))
 	if err != nil {
 		return fleet.HeadSet{}, err
 	}

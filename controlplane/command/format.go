@@ -21,6 +21,7 @@ var since = map[Type]int{
 	TypeKeysExpire: formatOnce,
 	TypeNodeRotate: 2, TypeNodeLock: 2, TypeNodeUnlock: 2,
 	TypeKEKRotate: 2, TypeSecretsReseal: 2,
+	TypeGroupRekey: 2,
 }
 
 // Since is the first format of the log that has the command.

@@ -62,6 +62,7 @@ const (
 	TypeMemberRetire
 	TypeKEKRotate
 	TypeSecretsReseal
+	TypeGroupRekey
 )
 
 var names = map[Type]string{
@@ -87,6 +88,7 @@ var names = map[Type]string{
 	TypeNodeRotate: "node_rotate", TypeNodeLock: "node_lock", TypeNodeUnlock: "node_unlock",
 	TypeKEKRotate: "kek_rotate", TypeSecretsReseal: "secrets_reseal",
 	TypeMemberRetire: "member_retire",
+	TypeGroupRekey:   "group_rekey",
 }
 
 // String is the command's stable name, as it stands in the audit log.
@@ -163,4 +165,5 @@ var bodies = map[Type]func() Body{
 	TypeKEKRotate:         func() Body { return &KEKRotate{} },
 	TypeSecretsReseal:     func() Body { return &SecretsReseal{} },
 	TypeMemberRetire:      func() Body { return &MemberRetire{} },
+	TypeGroupRekey:        func() Body { return &GroupRekey{} },
 }

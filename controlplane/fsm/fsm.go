@@ -220,6 +220,8 @@ func (p *processor) apply(b command.Body) (any, error) {
 		return nil, p.secretsReseal(b)
 	case *command.MemberRetire:
 		return nil, p.memberRetire(b)
+	case *command.GroupRekey:
+		return p.groupRekey(b)
 	}
 	if obj, known, err := p.access(b); known {
 		return obj, err

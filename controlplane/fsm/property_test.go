@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -188,6 +189,9 @@ func (d dice) certificates() command.Body {
 }
 
 func (d dice) sealing() command.Body {
+	if d.IntN(3) == 0 {
+		return command.GroupRekey{Group: d.group(), From: 1 + d.Uint64N(2), Cause: pick(d, fleet.EpochDaily, fleet.EpochRekey, fleet.EpochEvicted), Node: d.node(), Certificates: d.IntN(2) == 0}
+	}
 	if d.IntN(2) == 0 {
 		return rotateKEK(pick(d, "kek", "kek-1", "kek-2"), pick(d, "kek-1", "kek-2"), pick(d, []fleet.MemberID{"m1", "m2", "m3"}, []fleet.MemberID{"m1"})...)
 	}
@@ -242,7 +246,11 @@ func audited(b command.Body) int {
 
 func TestTheSameLogGivesTheSameStateWhereverASnapshotIsTaken(t *testing.T) {
 	accepted := map[command.Type]int{}
-	for seed := range uint64(16) {
+	missing := func() []command.Type {
+		return slices.DeleteFunc(command.Types(), func(typ command.Type) bool { return accepted[typ] > 0 })
+	}
+	// More seeds follow while a command was never accepted: each new command changes what the others draw.
+	for seed := uint64(0); seed < 16 || seed < 64 && len(missing()) > 0; seed++ {
 		d := newDice(seed)
 		entries, bodies := d.log(t, 600)
 		one, other, joined, batched := empty(), empty(), empty(), empty()
@@ -297,10 +305,8 @@ func TestTheSameLogGivesTheSameStateWhereverASnapshotIsTaken(t *testing.T) {
 			}
 		}
 	}
-	for _, typ := range command.Types() {
-		if accepted[typ] == 0 {
-			t.Errorf("no seed makes an accepted %s: the test does not cover it", typ)
-		}
+	for _, typ := range missing() {
+		t.Errorf("no seed makes an accepted %s: the test does not cover it", typ)
 	}
 }
 

@@ -21,9 +21,6 @@ import (
 // caLife is how long the cluster's certificate authorities last.
 const caLife = 10 * 365 * 24 * time.Hour
 
-// epoch is the group keys' epoch. It moves when daily epochs and eviction are driven by the leader.
-const epoch = 1
-
 // Keys are the opened secrets.
 type Keys struct {
 	// Sealer is the KEK.
@@ -113,7 +110,7 @@ func Open(c fleet.ClusterRecord, sealer keyring.Sealer) (*Keys, error) {
 	if known := ed25519.PublicKey(c.AuditKey); !known.Equal(k.auditKey.Public()) {
 		return nil, fleet.NewError(fleet.ErrCorrupt, "audit-key", "the audit key is not the one that auditors of cluster %s know", c.ID)
 	}
-	if _, err := k.Group(fleet.DefaultGroup); err != nil {
+	if _, err := k.Group(fleet.DefaultGroup, 1); err != nil {
 		return nil, fmt.Errorf("%w: load %s: %w", fleet.ErrCorrupt, fleet.SecretGroupMaster, err)
 	}
 	return k, nil
@@ -139,8 +136,8 @@ func (k *Keys) SignHead(h fleet.GroupHead) (fleet.SignedHead, error) {
 	return head.Sign(head.Head{Group: h.Group, Kind: h.Kind, Version: h.Version, Root: h.Root}, k.headKey)
 }
 
-// Group derives the current key of a node group.
-func (k *Keys) Group(g fleet.GroupName) (keyring.GroupKey, error) {
+// Group derives the key of a node group in an epoch: see state.View.EpochKey.
+func (k *Keys) Group(g fleet.GroupName, epoch uint64) (keyring.GroupKey, error) {
 	if k == nil {
 		return keyring.GroupKey{}, sealed()
 	}

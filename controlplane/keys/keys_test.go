@@ -73,11 +73,11 @@ func TestWhatOneMemberGeneratesEveryMemberWithTheKEKOpens(t *testing.T) {
 	if h, err := head.Verify(s1, []ed25519.PublicKey{c.HeadKeys[0]}); err != nil || h.Version != gh.Version || h.Group != gh.Group {
 		t.Errorf("%+v %v", h, err)
 	}
-	g1, err := one.Group("default")
+	g1, err := one.Group("default", 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g2, err := other.Group("default")
+	g2, err := other.Group("default", 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func TestWhatOneMemberGeneratesEveryMemberWithTheKEKOpens(t *testing.T) {
 	if plain, err := g2.Open(sealed, []byte("aad")); err != nil || string(plain) != "secret" {
 		t.Errorf("%q %v", plain, err)
 	}
-	if second, _ := one.Group("second"); second == g1 {
+	if second, _ := one.Group("second", 1); second == g1 {
 		t.Error("two groups share a key")
 	}
 	for name, ca := range map[string]interface{ CertPEM() []byte }{c.MemberCA: one.MemberCA, c.NodeCA: one.NodeCA, c.APICA: one.APICA} {
@@ -148,7 +148,7 @@ func TestSecretsThatWereMovedOrLostAreRefused(t *testing.T) {
 func TestAMemberWithoutTheKEKIsSealed(t *testing.T) {
 	var k *keys.Keys
 	_, sign := k.SignHead(fleet.GroupHead{})
-	_, group := k.Group("default")
+	_, group := k.Group("default", 1)
 	for _, err := range []error{k.Check(), sign, group} {
 		var e *fleet.Error
 		if !errors.As(err, &e) || !errors.Is(err, fleet.ErrSealed) || !strings.Contains(e.Message, "set kek_file") {

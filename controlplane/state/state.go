@@ -177,6 +177,7 @@ func schema() *memdb.DBSchema {
 		table(Staged, &memdb.UintFieldIndex{Field: "Seq"}),
 		table(Drills, field("ID")),
 		table(RemovedMembers, field("Key")),
+		table(Epochs, field("Group")),
 	} {
 		s.Tables[t.Name] = t
 	}

@@ -144,6 +144,9 @@ func (s *Store) adopt(ctx context.Context, v verified, keys keyset, fetch Fetch)
 	if err != nil {
 		return err
 	}
+	if err := t.older(s.current[kind]); err != nil {
+		return err
+	}
 	before, beforePrevious, beforeKeys := s.current[kind], s.previous[kind], s.keys
 	if before != nil && before.head != t.head {
 		s.previous[kind] = before.kept()

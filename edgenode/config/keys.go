@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,6 +27,9 @@ func (k keyset) with(e *fleet.KeyEnvelope, o Options) (keyset, error) {
 	}
 	if e.Group != o.Group {
 		return k, fleet.NewError(fleet.ErrDenied, "envelope", "the key envelope is for group %q, this node is in %q", e.Group, o.Group)
+	}
+	if _, held := k[e.Epoch]; !held && e.Epoch < k.newest() {
+		return k, fleet.NewError(fleet.ErrStale, "envelope", "the key envelope is of epoch %d of group %s; this node has had that of epoch %d", e.Epoch, e.Group, k.newest())
 	}
 	key, err := keyring.OpenEnvelope(*e, o.Node, o.HPKEPrivate)
 	if err != nil {
@@ -70,6 +74,18 @@ func (k keyset) envelopes() []fleet.KeyEnvelope {
 		list = append(list, k[epoch].envelope)
 	}
 	return list
+}
+
+// older refuses keys of an epoch before those that are served, whoever signed their head: a node that was evicted has them.
+func (t *tree) older(than *tree) error {
+	if than == nil || len(t.epochs) == 0 || len(than.epochs) == 0 {
+		return nil
+	}
+	next, now := slices.Max(slices.Collect(maps.Keys(t.epochs))), slices.Max(slices.Collect(maps.Keys(than.epochs)))
+	if next < now {
+		return fleet.NewError(fleet.ErrStale, "epoch", "the certificates are sealed by the group key of epoch %d; those that are served are of epoch %d", next, now)
+	}
+	return nil
 }
 
 // missingKeyError: the group key of an epoch has not arrived. It comes with the next poll, so it is no reason to refuse a head.

@@ -16,6 +16,8 @@ type facts struct {
 	cert  *fleet.Certificate
 	// edges is how the certificate is deployed; nil if that does not matter now.
 	edges *deployment
+	// rekey is set when the certificate needs a new private key, however long it lasts.
+	rekey bool
 	now   time.Time
 }
 
@@ -43,7 +45,7 @@ func decide(f facts, s schedule) (fleet.HostObserved, todo) {
 	o := f.host.Observed
 	var t todo
 	t.dns = t.at(o.Routing.NextCheck, f.now)
-	renew := f.cert != nil && f.order == nil && t.at(f.cert.RenewAt(), f.now)
+	renew := f.cert != nil && f.order == nil && (f.rekey || t.at(f.cert.RenewAt(), f.now))
 	t.order = f.order == nil && o.Challenge != "" && (f.cert == nil || renew)
 	t.issue = f.order != nil && t.at(f.order.NextAttempt, f.now)
 	verified := f.cert != nil && o.VerifiedGeneration == f.cert.Generation

@@ -65,7 +65,7 @@ func newRun(l *Loop) *run {
 
 func (r *run) loop(ctx context.Context) error {
 	for ctx.Err() == nil {
-		ws := r.o.State.Watch(state.Clusters, state.Tenants, state.Hosts, state.Orders, state.Certificates, state.Heads, state.Nodes)
+		ws := r.o.State.Watch(state.Clusters, state.Tenants, state.Hosts, state.Orders, state.Certificates, state.Heads, state.Nodes, state.Epochs)
 		wake, err := r.step(ctx)
 		if err != nil {
 			return ended(ctx, err)
@@ -155,6 +155,8 @@ func (r *run) facts(v *state.View, h fleet.Host, now time.Time) (facts, fleet.Or
 	}
 	if c, ok := v.Certificate(h.Name); ok {
 		f.cert = &c.Certificate
+		tenant, _ := v.Tenant(h.Tenant)
+		f.rekey = v.Epoch(tenant.Spec.Group).Rekeys(c.Certificate)
 		if h.Observed.VerifiedGeneration != c.Generation {
 			f.edges = r.inspect.deployed(v, h, func(in content) bool { return in.generations[h.Name] >= c.Generation })
 		}

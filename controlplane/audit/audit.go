@@ -233,7 +233,7 @@ func (l *Log) fromState(v *state.View, s fleet.AuditSegment) ([]fleet.AuditEntry
 	if len(entries) == 0 || entries[0].Seq != s.From {
 		return nil, nil
 	}
-	made, file, err := audit.Seal(s.Checkpoint.Cluster, entries)
+	made, file, err := audit.SealSlowly(s.Checkpoint.Cluster, entries, func() { time.Sleep(time.Millisecond) })
 	if err != nil || made.Digest != s.Digest || made.Checkpoint.Root != s.Checkpoint.Root {
 		return nil, nil
 	}

@@ -152,7 +152,7 @@ func (w *worker) openProxy() error {
 	trust := o.Identity.Trust
 	w.proxy, err = proxy.New(proxy.Options{
 		Snapshot: w.store.Snapshot, Certificates: w.table, Judge: engine, Events: sink,
-		Node: trust.Node, Region: trust.Region, OwnAddresses: o.Settings.Addresses, HTTPSPort: portOf(o.HTTPS),
+		Cluster: trust.Cluster, Node: trust.Node, Region: trust.Region, OwnAddresses: o.Settings.Addresses, HTTPSPort: portOf(o.HTTPS),
 		Telemetry: o.Telemetry, OriginRoots: roots, Resolver: resolver(o.Settings.Resolver),
 		// A third of the time is left to hand over events and stop the rest.
 		Limits: proxy.Limits{InspectBytes: o.Settings.WAF.BodyLimit, Drain: o.Settings.DrainTimeout * 2 / 3},

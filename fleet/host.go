@@ -46,6 +46,9 @@ type HostSpec struct {
 	Mode    Mode     `json:"mode"`
 	// Regions restricts the nodes that serve the host; empty means all of the tenant's group.
 	Regions []RegionName `json:"regions,omitempty"`
+	// TLS is how clients reach the host, Forwarding how its requests reach the origins.
+	TLS        HostTLS    `json:"tls,omitzero" required:"false"`
+	Forwarding Forwarding `json:"forwarding,omitzero" required:"false"`
 }
 
 // HostDesired is what the control plane assigned to a host.
@@ -159,7 +162,7 @@ func (h Host) Validate() error {
 			return err
 		}
 	}
-	return nil
+	return h.Spec.validateEdge()
 }
 
 // CheckOrigins refuses origins that CheckOriginAddr refuses (literal addresses), that lie below the edge zone, or that

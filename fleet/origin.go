@@ -10,18 +10,26 @@ import (
 
 // Origin is a server that a host's requests are forwarded to.
 type Origin struct {
-	// URL is scheme, host and optional port: https://203.0.113.10 or http://app.example.net:8080.
+	// URL is scheme, host and optional port: https://203.0.113.10, http://app.example.net:8080, or h2c://203.0.113.10:50051
+	// for HTTP/2 without TLS.
 	URL string `json:"url"`
+	// ServerName is what the origin's certificate must be for; empty is the name in URL, or the host's where that is an
+	// address.
+	ServerName string `json:"server_name,omitempty" maxLength:"253" doc:"name that the origin's certificate must have; default: the one in url, or the host's where that is an address"`
+	// CA are the certificates (PEM) that the origin's is verified with; empty are those that the node trusts.
+	CA string `json:"ca,omitempty" maxLength:"16384" doc:"CA certificates, PEM, that the origin's certificate is verified with; default: those that nodes trust"`
 }
 
 // Endpoint is the parsed form of an origin.
 type Endpoint struct {
-	// Scheme is http or https.
+	// Scheme is http, https or h2c.
 	Scheme string
 	// Host is an IP address or a host name.
 	Host string
 	// Port is never zero.
 	Port uint16
+	// ServerName and CA are the origin's.
+	ServerName, CA string
 }
 
 // Address is host:port for dialling.
@@ -34,14 +42,14 @@ func (o Origin) Parse() (Endpoint, error) {
 		return Endpoint{}, Invalid("origin", "%q is not a URL such as https://203.0.113.10:8443", o.URL)
 	}
 	// Without its final dot, a name compares equal to the same name without it.
-	e := Endpoint{Scheme: u.Scheme, Host: strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")}
+	e := Endpoint{Scheme: u.Scheme, Host: strings.TrimSuffix(strings.ToLower(u.Hostname()), "."), ServerName: o.ServerName, CA: o.CA}
 	switch u.Scheme {
-	case "http":
+	case "http", "h2c":
 		e.Port = 80
 	case "https":
 		e.Port = 443
 	default:
-		return Endpoint{}, Invalid("origin", "%q: the scheme must be http or https", o.URL)
+		return Endpoint{}, Invalid("origin", "%q: the scheme must be http or https, or h2c for HTTP/2 without TLS", o.URL)
 	}
 	if u.User != nil || (u.Path != "" && u.Path != "/") || u.RawQuery != "" || u.Fragment != "" {
 		return Endpoint{}, Invalid("origin", "%q: give scheme, host and port only", o.URL)

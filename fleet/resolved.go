@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 )
 
 // Reasons of the condition of an origin that is a Consul service.
@@ -100,6 +101,10 @@ func (h Host) Servers(resolved HostOrigins, allowed []netip.Prefix) []Origin {
 			for _, i := range r.Instances {
 				// The tenant's ranges may have changed since; a node would refuse all that the tenant has for one address.
 				if h.CheckInstance(i, "", allowed, nil) == nil {
+					i.ServerName, i.CA = o.ServerName, o.CA // as the service was named with them
+					if !strings.HasPrefix(i.URL, "https://") {
+						i.ServerName, i.CA = "", ""
+					}
 					add(i)
 				}
 			}

@@ -194,6 +194,9 @@ type HostConfig struct {
 	Origins []Origin     `json:"origins"`
 	Mode    Mode         `json:"mode"`
 	Regions []RegionName `json:"regions,omitempty"`
+	// TLS and Forwarding are as in the host's spec.
+	TLS        HostTLS    `json:"tls,omitzero"`
+	Forwarding Forwarding `json:"forwarding,omitzero"`
 }
 
 // RulesetBundle is one tenant's rules.

@@ -7,10 +7,12 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
-// formatOnce is the first format with idempotency keys in headers, formatIntroduced that with TokenIssue.IntroducedBy.
+// formatOnce is the first format with idempotency keys in headers, formatIntroduced that with TokenIssue.IntroducedBy,
+// formatHostTLS that with TLS and forwarding in the spec of a host.
 const (
 	formatOnce       = 2
 	formatIntroduced = 2
+	formatHostTLS    = 2
 )
 
 // since says from which format of the log on a command is understood; those that are not here, from the first. A new
@@ -51,6 +53,9 @@ func Hold(h Header, b Body, members func() []fleet.Member) (Header, error) {
 	need := b.Type().Since()
 	if t, ok := b.(TokenIssue); ok && t.IntroducedBy != "" {
 		need = formatIntroduced
+	}
+	if p, ok := b.(HostPut); ok && p.Spec.Extended() {
+		need = formatHostTLS
 	}
 	if need == 1 && h.Once == nil {
 		return h, nil

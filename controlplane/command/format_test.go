@@ -69,7 +69,17 @@ func TestAFieldThatOldMembersDoNotKnowWaitsForThem(t *testing.T) {
 	if _, err := command.Hold(command.Header{}, command.TokenIssue{IntroducedBy: "alice"}, old); !errors.Is(err, fleet.ErrConflict) {
 		t.Errorf("got %v", err)
 	}
-	for _, b := range []command.Body{command.TokenIssue{}, command.TokenIssue{Replaces: "t"}} {
+	for name, s := range map[string]fleet.HostSpec{
+		"TLS": {TLS: fleet.HostTLS{MinVersion: "1.3"}}, "forwarding": {Forwarding: fleet.Forwarding{MaxConnections: 1}},
+		"a name for an origin": {Origins: []fleet.Origin{{ServerName: "a.example.com"}}}, "a CA for an origin": {Origins: []fleet.Origin{{CA: "-"}}},
+		"a scheme": {Origins: []fleet.Origin{{URL: "h2c://203.0.113.1"}}},
+	} {
+		if _, err := command.Hold(command.Header{}, command.HostPut{Spec: s}, old); !errors.Is(err, fleet.ErrConflict) {
+			t.Errorf("a host with %s: got %v", name, err)
+		}
+	}
+	plain := command.HostPut{Spec: fleet.HostSpec{Mode: fleet.ModeBlock, Origins: []fleet.Origin{{URL: "https://203.0.113.1"}}}}
+	for _, b := range []command.Body{command.TokenIssue{}, command.TokenIssue{Replaces: "t"}, plain} {
 		if _, err := command.Hold(command.Header{}, b, old); err != nil {
 			t.Error(err)
 		}

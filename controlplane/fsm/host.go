@@ -33,6 +33,9 @@ func (p *processor) hostPut(cmd command.Body, b *command.HostPut, services bool)
 	if err := h.Validate(); err != nil {
 		return nil, err
 	}
+	if err := p.checkCABytes(h); err != nil {
+		return nil, err
+	}
 	cluster, _ := p.tx.Cluster()
 	if h.Name.Within(cluster.Zone) {
 		return nil, fleet.Invalid("host", "%s lies in the edge zone %s, which belongs to the edge itself: protect your own name", h.Name, cluster.Zone)

@@ -75,7 +75,7 @@ func resolves(h fleet.Host, next fleet.HostOrigins, allowed func(fleet.Origin) b
 		return false
 	}
 	for _, r := range next.Services {
-		named := slices.Contains(h.Spec.Origins, fleet.Origin{URL: r.URL}) && fleet.Origin{URL: r.URL}.IsConsul()
+		named := slices.ContainsFunc(h.Spec.Origins, func(o fleet.Origin) bool { return o.URL == r.URL }) && fleet.Origin{URL: r.URL}.IsConsul()
 		if !named || len(r.Instances) > fleet.MaxInstances || len(r.Refused) > maxRefused {
 			return false
 		}

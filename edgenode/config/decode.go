@@ -43,7 +43,7 @@ func decodeConfig(tenant fleet.TenantID, b []byte, o Options) (part, error) {
 	p := part{hosts: make([]*Host, 0, len(c.Hosts))}
 	seen := make(map[fleet.HostName]bool, len(c.Hosts))
 	for _, hc := range c.Hosts {
-		h, err := newHost(tenant, hc, c.AllowedOrigins, o.OwnAddresses)
+		h, err := NewHost(tenant, hc, c.AllowedOrigins, o.OwnAddresses)
 		if err != nil {
 			return part{}, fmt.Errorf("host %q: %w", hc.Name, err)
 		}
@@ -56,12 +56,16 @@ func decodeConfig(tenant fleet.TenantID, b []byte, o Options) (part, error) {
 	return p, nil
 }
 
-func newHost(tenant fleet.TenantID, c fleet.HostConfig, allowed []netip.Prefix, own []netip.Addr) (*Host, error) {
-	check := fleet.Host{Name: c.Name, Tenant: tenant, Spec: fleet.HostSpec{Origins: c.Origins, Mode: c.Mode, Regions: c.Regions}}
+// NewHost makes a host of a tenant's configuration, checked as if nobody had done so before.
+func NewHost(tenant fleet.TenantID, c fleet.HostConfig, allowed []netip.Prefix, own []netip.Addr) (*Host, error) {
+	check := fleet.Host{Name: c.Name, Tenant: tenant, Spec: fleet.HostSpec{Origins: c.Origins, Mode: c.Mode, Regions: c.Regions, TLS: c.TLS, Forwarding: c.Forwarding}}
 	if err := check.Validate(); err != nil {
 		return nil, err
 	}
-	h := &Host{Name: c.Name, Tenant: tenant, Mode: c.Mode, AllowedOrigins: allowed}
+	h := &Host{Name: c.Name, Tenant: tenant, Mode: c.Mode, AllowedOrigins: allowed, Forwarding: c.Forwarding}
+	if err := h.demand(check.Spec); err != nil {
+		return nil, err
+	}
 	for _, origin := range c.Origins {
 		e, err := origin.Parse()
 		if err != nil {

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"crypto/x509"
 	"net/netip"
+	"strings"
 
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/fleet/rules"
@@ -16,6 +18,17 @@ type Host struct {
 	Origins []fleet.Endpoint
 	// AllowedOrigins are the tenant's private address ranges that an operator opened; they are checked again when dialling.
 	AllowedOrigins []netip.Prefix
+	// MinVersion is the oldest version of TLS; 0 is the edge's own.
+	MinVersion uint16
+	// HSTS is the value of Strict-Transport-Security; empty for none of the edge's.
+	HSTS string
+	// ClientPolicy names what clients have to show: hosts of a tenant with the same one ask for the same. It is empty where
+	// clients show nothing; else ClientAuth says whether they must, and ClientCAs verify it.
+	ClientPolicy string
+	ClientAuth   fleet.ClientAuth
+	ClientCAs    *x509.CertPool
+	// Forwarding is how requests reach the origins.
+	Forwarding fleet.Forwarding
 	// Rules are the tenant's compiled rules; nil when the tenant has none.
 	Rules *rules.Set
 }
@@ -28,9 +41,23 @@ type ChallengeKey struct {
 
 // Snapshot is everything that a request needs to know. It is immutable and replaced as a whole.
 type Snapshot struct {
+	// Hosts are by their names, exact or wildcards such as *.example.com; Host finds one by the name that a client wrote.
 	Hosts map[fleet.HostName]*Host
 	// Challenges holds the body of each HTTP-01 answer.
 	Challenges map[ChallengeKey]string
 	// Versions are the heads that the snapshot was made of; a kind that was never applied is absent.
 	Versions map[fleet.HeadKind]fleet.Version
+}
+
+// Host finds the host that serves a canonical name: the one with that name, else the wildcard above it, which stands for
+// one label. Nil if there is none.
+func (s *Snapshot) Host(name fleet.HostName) *Host {
+	if h := s.Hosts[name]; h != nil {
+		return h
+	}
+	label, parent, found := strings.Cut(string(name), ".")
+	if !found || label == "" || label == "*" {
+		return nil
+	}
+	return s.Hosts[fleet.HostName("*."+parent)]
 }

@@ -33,8 +33,10 @@ type exchange struct {
 	// scheme is the client's: https, or http for ACME challenges.
 	scheme string
 
-	// host is nil until the request was found to be for one.
+	// host is nil until the request was found to be for one; name is what the client calls it, which is not its name where
+	// that is a wildcard.
 	host *config.Host
+	name fleet.HostName
 	// body is nil if the request has none.
 	body *body
 	// events wait for the status that they are reported with.
@@ -86,6 +88,9 @@ func (x *exchange) begin(status int) {
 	if x.proxy.draining.Load() && status != http.StatusSwitchingProtocols {
 		// On HTTP/1 the last answer of the connection; on HTTP/2 net/http makes it a GOAWAY.
 		x.w.Header().Set("Connection", "close")
+	}
+	if x.host != nil && x.scheme == "https" && x.host.HSTS != "" {
+		x.w.Header().Set("Strict-Transport-Security", x.host.HSTS)
 	}
 	x.report(status)
 }
@@ -152,9 +157,9 @@ func (x *exchange) judge() bool {
 	ctx, cancel := context.WithTimeout(ctx, p.limits.JudgeTimeout)
 	defer cancel()
 	d := p.options.Judge.Judge(ctx, waf.Input{
-		Tenant: x.host.Tenant, Host: x.host.Name, Mode: x.host.Mode, Rules: x.host.Rules, ClientAddr: x.client,
+		Tenant: x.host.Tenant, Host: x.name, Mode: x.host.Mode, Rules: x.host.Rules, ClientAddr: x.client,
 		Request: request.Parse(request.Input{
-			Method: x.r.Method, Scheme: x.scheme, Proto: x.r.Proto, Host: string(x.host.Name), URI: target(x.r),
+			Method: x.r.Method, Scheme: x.scheme, Proto: x.r.Proto, Host: string(x.name), URI: target(x.r),
 			Header: x.r.Header, Body: prefix, Truncated: truncated, ClientIP: x.client.Addr(),
 		}, request.Limits{}),
 	})

@@ -64,13 +64,16 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 		version += "." + strconv.Itoa(pr.In.ProtoMinor)
 	}
 	out.Header["Via"] = append(out.Header["Via"], version+" "+x.proxy.via)
+	out.Header[loopHeader] = append(out.Header[loopHeader], x.proxy.loop)
+	x.tellOrigin(out.Header)
 }
 
 // edgeOnly reports whether a header says what only the edge may say. CGI and its successors make one variable of
 // X-Forwarded-For and X_Forwarded_For.
 func edgeOnly(name string) bool {
 	name = strings.ToLower(strings.ReplaceAll(name, "_", "-"))
-	return strings.HasPrefix(name, "x-forwarded-") || name == "forwarded" || name == "x-real-ip" || name == "x-request-id"
+	return strings.HasPrefix(name, "x-forwarded-") || name == "forwarded" || name == "x-real-ip" || name == "x-request-id" ||
+		name == "client-cert" || name == "client-cert-chain"
 }
 
 // forwarded is the header of RFC 7239. The host is quoted for its port, and needs no escapes: it is a host name.

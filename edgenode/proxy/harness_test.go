@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"io"
 	"log/slog"
 	"math/big"
@@ -42,13 +43,15 @@ type authority struct {
 	key  *ecdsa.PrivateKey
 }
 
-var testAuthority = sync.OnceValue(func() *authority {
+var testAuthority = sync.OnceValue(func() *authority { return newAuthority("test") })
+
+func newAuthority(name string) *authority {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		panic(err)
 	}
 	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, IsCA: true, BasicConstraintsValid: true,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
@@ -60,7 +63,11 @@ var testAuthority = sync.OnceValue(func() *authority {
 		panic(err)
 	}
 	return &authority{cert, key}
-})
+}
+
+func (a *authority) pem() string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}))
+}
 
 func (a *authority) pool() *x509.CertPool {
 	p := x509.NewCertPool()
@@ -187,6 +194,24 @@ func newEdge(t testing.TB, change func(*proxy.Options, *config.Host), origins ..
 		e.wait()
 	})
 	return e
+}
+
+// serve makes hosts all that e serves, with one certificate for all of them.
+func (e *edge) serve(hosts ...*config.Host) {
+	e.t.Helper()
+	snapshot := &config.Snapshot{Hosts: map[fleet.HostName]*config.Host{}, Challenges: e.snapshot.Load().Challenges}
+	var names []string
+	var entries []sni.Entry
+	for _, h := range hosts {
+		snapshot.Hosts[h.Name] = h
+		names = append(names, string(h.Name))
+	}
+	cert := testAuthority().issue(e.t, names...)
+	for _, h := range hosts {
+		entries = append(entries, sni.Entry{Name: h.Name, Certificate: cert})
+	}
+	e.certificates.Replace(entries)
+	e.snapshot.Store(snapshot)
 }
 
 // wait waits until Run has returned.

@@ -249,7 +249,7 @@ func TestEveryMetricIsDeclared(t *testing.T) {
 	e := judgeBy(t, fleet.ModeBlock, hello)
 	do(t, e.client(true), http.MethodGet, "https://"+hostName+"/?attack", nil)
 	do(t, e.client(false), http.MethodGet, "https://"+hostName+"/", nil)
-	do(t, e.client(false), http.MethodGet, "https://"+hostName+"/", nil, "Host", "nobody.example.com")
+	do(t, e.client(false), http.MethodGet, "https://"+hostName+"/", nil, "Host", otherName)
 	if u := e.options.Telemetry.Undeclared(); len(u) != 0 {
 		t.Error(strings.Join(u, "\n"))
 	}

@@ -36,6 +36,8 @@ type Options struct {
 	Judge        Judge
 	Events       Sink
 
+	// Cluster makes the name in CDN-Loop by which the nodes of a fleet know what one of them forwarded.
+	Cluster fleet.ClusterID
 	// Node and Region are written into events; Node also makes the Via pseudonym by which loops are found.
 	Node   fleet.NodeID
 	Region fleet.RegionName

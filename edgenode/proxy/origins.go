@@ -121,13 +121,8 @@ func (p *pool) close() {
 	}
 }
 
-// transport verifies an origin's certificate for the origin's own name, or for the protected name if the origin is an
-// address. There is no proxy and no compression of our own: bytes pass as they are.
+// transport is for one origin. There is no proxy and no compression of our own: bytes pass as they are.
 func (o *origins) transport(h *config.Host, e fleet.Endpoint) *http.Transport {
-	name := e.Host
-	if _, err := netip.ParseAddr(e.Host); err == nil {
-		name = string(h.Name)
-	}
 	dialer := o.dialer(slices.Clone(h.AllowedOrigins))
 	address := e.Address()
 	return &http.Transport{
@@ -138,7 +133,7 @@ func (o *origins) transport(h *config.Host, e fleet.Endpoint) *http.Transport {
 			}
 			return conn, nil
 		},
-		TLSClientConfig:        &tls.Config{ServerName: name, RootCAs: o.roots, MinVersion: tls.VersionTLS12},
+		TLSClientConfig:        o.tlsConfig(h, e),
 		TLSHandshakeTimeout:    o.limits.DialTimeout,
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true,

@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,6 +34,8 @@ type Proxy struct {
 	sockets  sockets
 	// via is how this node names itself in Via.
 	via string
+	// loop is how its fleet names itself in CDN-Loop.
+	loop string
 
 	active   atomic.Int64
 	draining atomic.Bool
@@ -50,11 +54,17 @@ func New(o Options) (*Proxy, error) {
 	}
 	p := &Proxy{
 		options: o, limits: o.Limits.withDefaults(), log: o.Telemetry.Logger,
-		buffers: newBufferPool(), via: "edgefleet-" + string(o.Node),
+		buffers: newBufferPool(), via: "edgefleet-" + string(o.Node), loop: loopName(o.Cluster),
 	}
 	p.metrics = newMetrics(o.Telemetry, &p.active)
 	p.origins = newOrigins(o, p.limits, p.log)
 	return p, nil
+}
+
+// loopName is what a fleet is called in CDN-Loop. It is no secret, and does not tell the cluster's id.
+func loopName(c fleet.ClusterID) string {
+	sum := sha256.Sum256([]byte("edgefleet loop " + c))
+	return "edgefleet-" + hex.EncodeToString(sum[:8])
 }
 
 // Counters are the totals of each tenant since the process started, sorted by tenant.
@@ -103,6 +113,7 @@ func (p *Proxy) server(ctx context.Context, h http.Handler) *http.Server {
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(serverLog{p.metrics}, slog.LevelInfo),
 		BaseContext:                  func(net.Listener) context.Context { return base },
+		ConnContext:                  withConnection,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: 128,
 			SendPingTimeout:      p.limits.IdleTimeout,

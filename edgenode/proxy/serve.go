@@ -11,6 +11,9 @@ import (
 // challengePrefix is where HTTP-01 answers are fetched (RFC 8555 section 8.3).
 const challengePrefix = "/.well-known/acme-challenge/"
 
+// loopHeader is where content delivery networks write their names (RFC 8586).
+const loopHeader = "Cdn-Loop"
+
 // maxToken bounds a challenge token; CAs use 43 characters.
 const maxToken = 256
 
@@ -21,17 +24,39 @@ func (p *Proxy) serveHTTPS(x *exchange) {
 		x.refuse("unknown_host", http.StatusMisdirectedRequest)
 		return
 	}
-	// A connection is for one name. Otherwise its certificate would vouch for another tenant's host.
-	if sni, ok := canonicalHost(x.r.TLS.ServerName); !ok || sni != name {
-		x.refuse("other_host", http.StatusMisdirectedRequest)
-		return
-	}
-	if x.host = x.snapshot.Hosts[name]; x.host == nil {
+	sni, ok := canonicalHost(x.r.TLS.ServerName)
+	if x.name, x.host = name, x.snapshot.Host(name); x.host == nil {
 		x.refuse("unknown_host", http.StatusMisdirectedRequest)
 		return
 	}
+	// Otherwise a connection's certificate would vouch for another tenant's host, or its client for itself where it has to
+	// show more.
+	if !ok || !x.mayServe(name, sni) {
+		x.host = nil // nothing of it is shown
+		x.refuse("other_host", http.StatusMisdirectedRequest)
+		return
+	}
 	p.counters.of(x.host.Tenant).requests.Add(1)
+	// A CA may have followed a redirect to here.
+	if token, challenge := challengeToken(x.r); challenge {
+		x.serveChallenge(token)
+		return
+	}
 	if x.acceptable() && x.judge() {
+		x.forward()
+	}
+}
+
+// serveChallenge answers a token that the edge was given; any other goes to the origin, because the customer's own ACME
+// client may have asked for it. It is not judged, so nothing of the client's choice but the token goes along: all headers
+// are dropped, save those that acceptable has looked at.
+func (x *exchange) serveChallenge(token string) {
+	if answer, known := x.snapshot.Challenges[config.ChallengeKey{Host: x.name, Token: token}]; known {
+		x.answerChallenge(answer)
+		return
+	}
+	if x.acceptable() {
+		x.r.Header = http.Header{"Via": x.r.Header["Via"], loopHeader: x.r.Header[loopHeader]}
 		x.forward()
 	}
 }
@@ -49,19 +74,15 @@ func (p *Proxy) serveHTTP(x *exchange) {
 		x.answerChallenge(answer)
 		return
 	}
-	if x.host = x.snapshot.Hosts[name]; x.host == nil {
+	if x.name, x.host = name, x.snapshot.Host(name); x.host == nil {
 		x.refuse("unknown_host", http.StatusMisdirectedRequest)
 		return
 	}
 	p.counters.of(x.host.Tenant).requests.Add(1)
 	switch {
-	case !x.acceptable():
 	case challenge:
-		// The customer's own ACME client may have asked for it. It is not judged, so nothing of the client's choice but
-		// the token goes along: all headers are dropped, save those that acceptable has looked at.
-		x.r.Header = http.Header{"Via": x.r.Header["Via"]}
-		x.forward()
-	default:
+		x.serveChallenge(token)
+	case x.acceptable():
 		x.redirect(string(name))
 	}
 }
@@ -127,8 +148,17 @@ func (x *exchange) acceptable() bool {
 	return false
 }
 
-// looped reports whether the request was forwarded by this node before.
+// looped reports whether the request was forwarded by this node, or by another of its fleet, before.
 func (x *exchange) looped() bool {
+	for _, line := range x.r.Header[loopHeader] {
+		for hop := range strings.SplitSeq(line, ",") {
+			// RFC 8586: a name, and parameters behind semicolons.
+			id, _, _ := strings.Cut(hop, ";")
+			if strings.TrimSpace(id) == x.proxy.loop {
+				return true
+			}
+		}
+	}
 	for _, line := range x.r.Header["Via"] {
 		for hop := range strings.SplitSeq(line, ",") {
 			// RFC 9110 section 7.6.3: protocol, received-by, optional comment.

@@ -38,6 +38,7 @@ func (p *Proxy) tlsConfig() *tls.Config {
 		}
 		return s, nil
 	}
+	c.GetConfigForClient = p.configFor(c)
 	return c
 }
 

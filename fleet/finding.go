@@ -1,21 +1,56 @@
 package fleet
 
+import "time"
+
 // Reasons of conditions of a host: stable codes that the API, fleetctl and the console show with a message for people.
 const (
 	ReasonDNSMissing      = "DNS_MISSING"
 	ReasonDNSWrongTarget  = "DNS_WRONG_TARGET"
 	ReasonDNSPartial      = "DNS_PARTIAL"
 	ReasonDNSConflictAAAA = "DNS_CONFLICT_AAAA"
+	// ReasonDNSProxied: another CDN answers for the name and hides where it leads.
+	ReasonDNSProxied      = "DNS_PROXIED"
 	ReasonDNSServfail     = "DNS_SERVFAIL"
+	ReasonDNSSECBogus     = "DNSSEC_BOGUS"
 	ReasonCAAForbidden    = "CAA_FORBIDDEN"
-	ReasonCARateLimited   = "CA_RATE_LIMITED"
-	ReasonCARejectedName  = "CA_REJECTED_NAME"
+	ReasonCAALookupFailed = "CAA_LOOKUP_FAILED"
+	// ReasonHTTPUnreachable: port 80 of an edge does not answer, over which the CA would look.
+	ReasonHTTPUnreachable = "HTTP_UNREACHABLE"
+	// ReasonClaimedElsewhere never comes with the name of the other tenant.
+	ReasonClaimedElsewhere = "CLAIMED_ELSEWHERE"
+	ReasonCARateLimited    = "CA_RATE_LIMITED"
+	ReasonCARejectedName   = "CA_REJECTED_NAME"
 	// ReasonCARejected: the CA looked at our answer to its challenge and did not accept it.
 	ReasonCARejected     = "CA_REJECTED"
 	ReasonCAUnavailable  = "CA_UNAVAILABLE"
 	ReasonRenewalBlocked = "RENEWAL_BLOCKED"
 	ReasonDeployPartial  = "DEPLOY_PARTIAL"
 )
+
+// Who has to act on a condition.
+type Who string
+
+// Those who may have to act.
+const (
+	WhoCustomer Who = "customer"
+	WhoOperator Who = "operator"
+	// WhoNobody: it is tried again, and nobody has to do anything yet.
+	WhoNobody Who = "nobody"
+)
+
+// HostAdvice is what a condition of a host that is not true says to people. It follows from the condition, and is
+// stored nowhere.
+type HostAdvice struct {
+	// Condition is ownership, certificate or routing.
+	Condition string `json:"condition"`
+	Reason    string `json:"reason"`
+	// Seen is what is the case, Wanted what has to be done, by Who.
+	Seen   string `json:"seen"`
+	Wanted string `json:"wanted"`
+	Who    Who    `json:"who"`
+	// NextCheck is when it is looked at again; zero when that follows from something else.
+	NextCheck time.Time `json:"next_check,omitzero"`
+}
 
 // DNSVerdict is what DNS says about one of a host's records.
 type DNSVerdict struct {

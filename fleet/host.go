@@ -60,13 +60,26 @@ type HostDesired struct {
 // HostPhase is where a host stands on its way from a name to HTTPS.
 type HostPhase string
 
-// The phases of a host, in order.
+// The phases of a host, in order; package hoststate has the edges between them.
 const (
 	PhaseClaimed    HostPhase = "claimed"
 	PhasePendingDNS HostPhase = "pending_dns"
+	// PhasePreflight: DNS allows a certificate; what the CA would refuse is looked for before it is asked.
+	PhasePreflight  HostPhase = "preflight"
 	PhaseOrdering   HostPhase = "ordering"
+	PhaseValidating HostPhase = "validating"
+	PhaseIssuing    HostPhase = "issuing"
 	PhaseDeploying  HostPhase = "deploying"
 	PhaseActive     HostPhase = "active"
+	// PhaseRenewing: the successor of a certificate that serves is ordered or deployed.
+	PhaseRenewing HostPhase = "renewing"
+	// PhaseMoved: visitors came to the edge, and DNS leads elsewhere now.
+	PhaseMoved HostPhase = "moved"
+	// PhaseDetached: DNS has led elsewhere for so long that certificates are not renewed any more.
+	PhaseDetached HostPhase = "detached"
+	// PhaseDeleting and PhaseTombstone are never stored: one command deletes a host, and its label stays taken.
+	PhaseDeleting  HostPhase = "deleting"
+	PhaseTombstone HostPhase = "tombstone"
 )
 
 // HostStatus rolls the three conditions up to one word.
@@ -78,6 +91,8 @@ const (
 	StatusActive    HostStatus = "active"
 	StatusAttention HostStatus = "attention"
 	StatusFailed    HostStatus = "failed"
+	// StatusSuspended: the edge does nothing for the host until its DNS leads here again.
+	StatusSuspended HostStatus = "suspended"
 )
 
 // ConditionState is the state of one condition of a host.

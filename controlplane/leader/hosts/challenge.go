@@ -75,7 +75,7 @@ func (c *Challenges) acknowledged(ctx context.Context, ch fleet.Challenge) error
 			return fleet.NewError(fleet.ErrNotFound, "host", "host %s was deleted", ch.Host)
 		}
 		d := inspect.deployed(v, h, func(in content) bool { return in.tokens[ch.Token] })
-		if d.complete() {
+		if d.Complete() {
 			return nil
 		}
 		pause, stop := context.WithTimeout(wait, reinspect)
@@ -87,7 +87,7 @@ func (c *Challenges) acknowledged(ctx context.Context, ch fleet.Challenge) error
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return fleet.NewError(fleet.ErrTimeout, "challenge", "the answer to the challenge of %s is not on every edge: %s", ch.Host, d)
+		return fleet.NewError(fleet.ErrTimeout, "challenge", "the answer to the challenge of %s is not on every edge: %s", ch.Host, &d.Deployment)
 	}
 }
 

@@ -5,42 +5,18 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/edgefleet/edgefleet/controlplane/state"
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/fleet/bundle"
+	"github.com/edgefleet/edgefleet/fleet/hoststate"
 )
 
 // deployment is how far one thing (a certificate or a challenge) has come to the edges of a host.
 type deployment struct {
-	// published: the committed head of the host's group has it.
-	published bool
-	// edges are the addresses of the nodes that are up; laggards are those that have not acknowledged it.
-	edges    []netip.Addr
-	laggards []string
-}
-
-func (d *deployment) complete() bool {
-	return d != nil && d.published && len(d.laggards) == 0 && len(d.edges) > 0
-}
-
-// String says what is missing.
-func (d *deployment) String() string {
-	switch {
-	case d == nil || !d.published:
-		return "it is being sent to the edges"
-	case len(d.edges) == 0:
-		return "no edge of the host's group and regions is up"
-	case len(d.laggards) == 0:
-		return "every edge has it"
-	}
-	const most = 4
-	shown := d.laggards[:min(most, len(d.laggards))]
-	if more := len(d.laggards) - len(shown); more > 0 {
-		return fmt.Sprintf("not acknowledged yet by %s and %d more edges", strings.Join(shown, ", "), more)
-	}
-	return "not acknowledged yet by " + strings.Join(shown, ", ")
+	hoststate.Deployment
+	// edges are the addresses of the nodes that are up.
+	edges []netip.Addr
 }
 
 // content is what one tenant's certificate bundle has.
@@ -76,7 +52,7 @@ func newInspector(fetch bundle.Fetch) *inspector {
 func (i *inspector) deployed(v *state.View, h fleet.Host, has func(content) bool) *deployment {
 	t, ok := v.Tenant(h.Tenant)
 	if !ok {
-		return nil
+		return &deployment{}
 	}
 	head, ok := v.Head(t.Spec.Group, fleet.HeadCerts)
 	if !ok {
@@ -86,11 +62,12 @@ func (i *inspector) deployed(v *state.View, h fleet.Host, has func(content) bool
 	if err != nil || !has(c) {
 		return &deployment{}
 	}
-	d := &deployment{published: true}
+	d := &deployment{Deployment: hoststate.Deployment{Published: true}}
 	for _, n := range serving(v, t, h) {
 		if r, _ := n.Observed.Head(fleet.HeadCerts); !r.Applied(head.Version) {
-			d.laggards = append(d.laggards, string(n.ID))
+			d.Laggards = append(d.Laggards, string(n.ID))
 		}
+		d.Edges++
 		d.edges = append(d.edges, n.Spec.Addresses...)
 	}
 	return d

@@ -103,7 +103,7 @@ func New(o Options) (*Loop, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	l := &Loop{o: o, s: schedule{o.Scale}, pokes: make(chan fleet.HostName, 256)}
+	l := &Loop{o: o, s: newSchedule(o.Scale), pokes: make(chan fleet.HostName, 256)}
 	o.Telemetry.Gauge("edgefleet_hosts", l.countHosts)
 	o.Telemetry.Gauge("edgefleet_certificate_least_life_seconds", l.leastLife)
 	return l, nil

@@ -12,6 +12,7 @@ import (
 	"github.com/edgefleet/edgefleet/controlplane/command"
 	"github.com/edgefleet/edgefleet/controlplane/leader"
 	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/fleet/hoststate"
 	"github.com/edgefleet/edgefleet/tls/issuance"
 	"github.com/edgefleet/edgefleet/tls/keyring"
 )
@@ -54,7 +55,7 @@ func (l *Loop) attempt(ctx context.Context, h fleet.Host, zone fleet.HostName, e
 	seen := res.fold(h.Observed)
 	if seen.Challenge == "" {
 		own := seen.Ownership
-		o.Problem, o.NextAttempt = own.Reason+": "+own.Message, l.o.Now().Add(l.s.retry(1))
+		o.Problem, o.NextAttempt = hoststate.Problem(own.Reason, own.Message, own.Action), l.o.Now().Add(l.s.retry(1))
 		res.err = l.propose(ctx, command.OrderPut{Order: o})
 		return res
 	}
@@ -98,7 +99,7 @@ func (l *Loop) failed(ctx context.Context, o fleet.OrderRecord, err error) error
 	}
 	o.Attempts++
 	reason, wait := l.judge(o.Attempts, err)
-	o.Problem, o.NextAttempt = reason+": "+text(err), l.o.Now().Add(wait)
+	o.Problem, o.NextAttempt = hoststate.Problem(reason, text(err), ""), l.o.Now().Add(wait)
 	l.o.Telemetry.Logger.WarnContext(ctx, "certificate order failed", "host", string(o.Host), "tenant", string(o.Tenant),
 		"reason", reason, "attempts", o.Attempts, "next_attempt", o.NextAttempt, "err", err)
 	return l.propose(ctx, command.OrderPut{Order: o})
@@ -147,7 +148,7 @@ func (l *Loop) checkDNS(ctx context.Context, h fleet.Host, zone fleet.HostName, 
 		f = fleet.DNSFinding{Certificate: v, Traffic: v}
 	}
 	now := l.o.Now()
-	return result{fold: func(o fleet.HostObserved) fleet.HostObserved { return look(o, f, now, l.s) }}
+	return result{fold: func(o fleet.HostObserved) fleet.HostObserved { return hoststate.Look(o, f, now, l.s.Schedule) }}
 }
 
 // verify makes handshakes through the edges.
@@ -157,7 +158,9 @@ func (l *Loop) verify(ctx context.Context, c fleet.Certificate, edges []netip.Ad
 		return result{}
 	}
 	now := l.o.Now()
-	return result{fold: func(o fleet.HostObserved) fleet.HostObserved { return shake(o, c.Generation, err, now, l.s) }}
+	return result{fold: func(o fleet.HostObserved) fleet.HostObserved {
+		return hoststate.Shake(o, c.Generation, err, now, l.s.Schedule)
+	}}
 }
 
 // fence turns a panic into an error, so that one host cannot end the loop for all.

@@ -11,6 +11,7 @@ import (
 	"github.com/edgefleet/edgefleet/controlplane/command"
 	"github.com/edgefleet/edgefleet/controlplane/state"
 	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/fleet/hoststate"
 )
 
 // idle bounds how long the loop sleeps when nothing is due.
@@ -65,7 +66,7 @@ func newRun(l *Loop) *run {
 
 func (r *run) loop(ctx context.Context) error {
 	for ctx.Err() == nil {
-		ws := r.o.State.Watch(state.Clusters, state.Tenants, state.Hosts, state.Orders, state.Certificates, state.Heads, state.Nodes, state.Epochs)
+		ws := r.o.State.Watch(state.Clusters, state.Tenants, state.Hosts, state.Orders, state.Certificates, state.Heads, state.Nodes, state.Epochs, state.Challenges)
 		wake, err := r.step(ctx)
 		if err != nil {
 			return ended(ctx, err)
@@ -117,26 +118,31 @@ func (r *run) step(ctx context.Context) (time.Time, error) {
 		return wake, nil
 	}
 	var orders []fleet.OrderRecord
+	challenged := map[fleet.HostName]bool{}
+	for _, c := range v.Challenges() {
+		challenged[c.Host] = true
+	}
 	for _, h := range v.Hosts() {
 		stored := h.Observed
 		for _, fold := range r.learned[h.Name] {
 			h.Observed = fold(h.Observed)
 		}
-		f, order := r.facts(v, h, now)
-		next, t := decide(f, r.s)
-		if h.Observed = next; !equal(stored, next) {
+		f, order, edges := r.facts(v, h, now)
+		f.Challenged = challenged[h.Name]
+		next, t := hoststate.Decide(f, r.s.Schedule)
+		if h.Observed = next; !hoststate.Equal(stored, next) {
 			if err := r.propose(ctx, command.HostObserve{Name: h.Name, Tenant: h.Tenant, Observed: next}); err != nil {
 				return wake, err
 			}
 		}
-		if err := r.start(ctx, v, cluster.Zone, f, h, t); err != nil {
+		if err := r.start(ctx, v, cluster.Zone, f, edges, h, t); err != nil {
 			return wake, err
 		}
-		if t.issue && !r.busy[job{jobIssue, h.Name, h.Tenant}] {
+		if t.Issue && !r.busy[job{jobIssue, h.Name, h.Tenant}] {
 			orders = append(orders, order)
 		}
-		if !t.wake.IsZero() && t.wake.Before(wake) {
-			wake = t.wake
+		if !t.Wake.IsZero() && t.Wake.Before(wake) {
+			wake = t.Wake
 		}
 	}
 	clear(r.learned)
@@ -145,38 +151,41 @@ func (r *run) step(ctx context.Context) (time.Time, error) {
 	return wake, nil
 }
 
-func (r *run) facts(v *state.View, h fleet.Host, now time.Time) (facts, fleet.OrderRecord) {
-	f := facts{host: h, now: now}
+// facts are what is known of h, the order under way as it is stored, and the addresses of the edges that have its certificate.
+func (r *run) facts(v *state.View, h fleet.Host, now time.Time) (hoststate.Facts, fleet.OrderRecord, []netip.Addr) {
+	f := hoststate.Facts{Host: h, Now: now, Attempting: r.busy[job{jobIssue, h.Name, h.Tenant}]}
 	var order fleet.OrderRecord
 	for _, o := range v.OrdersOf(h.Name) {
 		if o.State == fleet.OrderQueued {
-			order, f.order = o, &o.Order
+			order, f.Order = o, &o.Order
 		}
 	}
+	var edges []netip.Addr
 	if c, ok := v.Certificate(h.Name); ok {
-		f.cert = &c.Certificate
+		f.Cert = &c.Certificate
 		tenant, _ := v.Tenant(h.Tenant)
-		f.rekey = v.Epoch(tenant.Spec.Group).Rekeys(c.Certificate)
+		f.Rekey = v.Epoch(tenant.Spec.Group).Rekeys(c.Certificate)
 		if h.Observed.VerifiedGeneration != c.Generation {
-			f.edges = r.inspect.deployed(v, h, func(in content) bool { return in.generations[h.Name] >= c.Generation })
+			d := r.inspect.deployed(v, h, func(in content) bool { return in.generations[h.Name] >= c.Generation })
+			f.Edges, edges = &d.Deployment, d.edges
 		}
 	}
-	return f, order
+	return f, order, edges
 }
 
 // start begins what is due for h but orders at the CA, which wait for a worker.
-func (r *run) start(ctx context.Context, v *state.View, zone fleet.HostName, f facts, h fleet.Host, t todo) error {
-	if t.order {
-		if err := r.newOrder(ctx, h, f.cert); err != nil {
+func (r *run) start(ctx context.Context, v *state.View, zone fleet.HostName, f hoststate.Facts, edges []netip.Addr, h fleet.Host, t hoststate.Plan) error {
+	if t.Order {
+		if err := r.newOrder(ctx, h, f.Cert); err != nil {
 			return err
 		}
 	}
-	if t.dns || r.poked[h.Name] {
+	if t.DNS || r.poked[h.Name] {
 		edge := addresses(v, h)
 		r.lookup(job{jobDNS, h.Name, h.Tenant}, func() result { return r.checkDNS(ctx, h, zone, edge) })
 	}
-	if t.handshake {
-		cert, edges := *f.cert, f.edges.edges
+	if t.Handshake {
+		cert := *f.Cert
 		r.lookup(job{jobHandshake, h.Name, h.Tenant}, func() result { return r.verify(ctx, cert, edges) })
 	}
 	return nil

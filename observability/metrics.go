@@ -66,6 +66,7 @@ var proxyMetrics = []Metric{
 	{Name: "edgefleet_proxy_refused_total", Kind: KindCounter, Unit: "1", Description: "Requests that the edge refused before they reached rules or an origin, by reason.", Labels: []string{"reason"}},
 	{Name: "edgefleet_proxy_blocked_total", Kind: KindCounter, Unit: "1", Description: "Requests that were judged malicious and blocked."},
 	{Name: "edgefleet_proxy_origin_errors_total", Kind: KindCounter, Unit: "1", Description: "Failed attempts to get an answer from an origin, by reason.", Labels: []string{"reason"}},
+	{Name: "edgefleet_proxy_origins_out", Kind: KindGauge, Unit: "1", Description: "Origins that get requests only where no other of the host is left, because they failed or did not pass a health check."},
 	{Name: "edgefleet_proxy_tls_handshake_failures_total", Kind: KindCounter, Unit: "1", Description: "TLS handshakes with clients that failed, by reason.", Labels: []string{"reason"}},
 	{Name: "edgefleet_proxy_panics_total", Kind: KindCounter, Unit: "1", Description: "Panics that were fenced to one request."},
 }

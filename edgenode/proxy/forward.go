@@ -20,7 +20,7 @@ func (x *exchange) forward() {
 	reverse := httputil.ReverseProxy{
 		Rewrite: x.rewrite,
 		Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
-			return pool.roundTrip(r, x.originFailed)
+			return pool.roundTrip(r, x.client.Addr(), x.originFailed)
 		}),
 		FlushInterval:  -1,
 		BufferPool:     x.proxy.buffers,

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -25,8 +24,6 @@ import (
 const (
 	// maxAttempts bounds the origins that one request tries.
 	maxAttempts = 3
-	// downFor is how long an origin that refused a connection is tried last.
-	downFor = 10 * time.Second
 	// maxResponseHeaderBytes bounds the headers of an origin's answer.
 	maxResponseHeaderBytes = 256 << 10
 )
@@ -86,24 +83,8 @@ func (o *origins) sweep(s *config.Snapshot) {
 
 func (o *origins) close() { o.sweep(&config.Snapshot{}) }
 
-// pool is the origins of one host. It is immutable but for next and the health of its members.
-type pool struct {
-	host    config.Host
-	log     *slog.Logger
-	members []*origin
-	next    atomic.Uint64
-}
-
-// origin is one server of a pool.
-type origin struct {
-	endpoint  fleet.Endpoint
-	transport *http.Transport
-	// downUntil is the Unix time in nanoseconds before which it is tried last.
-	downUntil atomic.Int64
-}
-
 func (o *origins) newPool(h *config.Host) *pool {
-	p := &pool{host: *h, log: o.log}
+	p := &pool{host: *h, log: o.log, connect: o.connectTimeout(h)}
 	for _, e := range h.Origins {
 		p.members = append(p.members, &origin{endpoint: e, transport: o.transport(h, e)})
 	}
@@ -112,7 +93,8 @@ func (o *origins) newPool(h *config.Host) *pool {
 
 // serves reports whether p is what h would get: snapshots are replaced often, connections should survive that.
 func (p *pool) serves(h *config.Host) bool {
-	return p.host.Tenant == h.Tenant && slices.Equal(p.host.Origins, h.Origins) && slices.Equal(p.host.AllowedOrigins, h.AllowedOrigins)
+	return p.host.Tenant == h.Tenant && p.host.Forwarding == h.Forwarding &&
+		slices.Equal(p.host.Origins, h.Origins) && slices.Equal(p.host.AllowedOrigins, h.AllowedOrigins)
 }
 
 func (p *pool) close() {
@@ -123,8 +105,16 @@ func (p *pool) close() {
 
 // transport is for one origin. There is no proxy and no compression of our own: bytes pass as they are.
 func (o *origins) transport(h *config.Host, e fleet.Endpoint) *http.Transport {
-	dialer := o.dialer(slices.Clone(h.AllowedOrigins))
+	dialer := o.dialer(slices.Clone(h.AllowedOrigins), o.connectTimeout(h))
 	address := e.Address()
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(e.Scheme != "h2c")
+	protocols.SetHTTP2(e.Scheme == "https")
+	protocols.SetUnencryptedHTTP2(e.Scheme == "h2c")
+	response := o.limits.ResponseTimeout
+	if n := h.Forwarding.ResponseSeconds; n > 0 {
+		response = time.Duration(n) * time.Second
+	}
 	return &http.Transport{
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			conn, err := dialer.DialContext(ctx, network, address)
@@ -134,12 +124,13 @@ func (o *origins) transport(h *config.Host, e fleet.Endpoint) *http.Transport {
 			return conn, nil
 		},
 		TLSClientConfig:        o.tlsConfig(h, e),
-		TLSHandshakeTimeout:    o.limits.DialTimeout,
-		ForceAttemptHTTP2:      true,
+		TLSHandshakeTimeout:    o.connectTimeout(h),
+		Protocols:              protocols,
+		MaxConnsPerHost:        h.Forwarding.MaxConnections,
 		DisableCompression:     true,
 		MaxIdleConnsPerHost:    64,
 		IdleConnTimeout:        90 * time.Second,
-		ResponseHeaderTimeout:  o.limits.ResponseTimeout,
+		ResponseHeaderTimeout:  response,
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: maxResponseHeaderBytes,
 		WriteBufferSize:        32 << 10,
@@ -147,11 +138,19 @@ func (o *origins) transport(h *config.Host, e fleet.Endpoint) *http.Transport {
 	}
 }
 
+// connectTimeout bounds a connection attempt to an origin of h, and its handshake.
+func (o *origins) connectTimeout(h *config.Host) time.Duration {
+	if n := h.Forwarding.ConnectSeconds; n > 0 {
+		return time.Duration(n) * time.Second
+	}
+	return o.limits.DialTimeout
+}
+
 // dialer checks the very address of each connection attempt, after the name was resolved, so that a name that resolves
 // to something else than when it was configured cannot lead into our network.
-func (o *origins) dialer(allowed []netip.Prefix) *net.Dialer {
+func (o *origins) dialer(allowed []netip.Prefix, timeout time.Duration) *net.Dialer {
 	return &net.Dialer{
-		Timeout:  o.limits.DialTimeout,
+		Timeout:  timeout,
 		Resolver: o.resolver,
 		ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
 			a, err := netip.ParseAddrPort(address)
@@ -168,61 +167,6 @@ type dialError struct{ err error }
 
 func (e *dialError) Error() string { return "dial origin: " + e.err.Error() }
 func (e *dialError) Unwrap() error { return e.err }
-
-// order is the members in the order in which the next request tries them: round robin, those that were down lately last.
-func (p *pool) order(now time.Time) []*origin {
-	if len(p.members) == 1 {
-		return p.members
-	}
-	first := int((p.next.Add(1) - 1) % uint64(len(p.members)))
-	out := slices.Concat(p.members[first:], p.members[:first])
-	down := func(m *origin) int64 {
-		if until := m.downUntil.Load(); until > now.UnixNano() {
-			return until
-		}
-		return 0
-	}
-	slices.SortStableFunc(out, func(a, b *origin) int { return cmp.Compare(down(a), down(b)) })
-	return out[:min(len(out), maxAttempts)]
-}
-
-// roundTrip sends r to the first origin that accepts a connection. failed is told of each attempt that failed.
-func (p *pool) roundTrip(r *http.Request, failed func(reason string)) (*http.Response, error) {
-	var err error
-	for _, m := range p.order(time.Now()) {
-		var sent *attemptBody
-		attempt := r.WithContext(r.Context())
-		target := *r.URL
-		target.Scheme, target.Host = m.endpoint.Scheme, m.endpoint.Address()
-		attempt.URL = &target
-		if r.Body != nil && r.Body != http.NoBody {
-			sent = &attemptBody{body: r.Body}
-			attempt.Body = sent
-		}
-		var res *http.Response
-		if res, err = m.transport.RoundTrip(attempt); err == nil {
-			return res, nil
-		}
-		if r.Context().Err() != nil {
-			return nil, err // the client went away
-		}
-		reason, _ := originError(err)
-		failed(reason)
-		if !unreached(err) || (sent != nil && sent.started.Load()) {
-			return nil, err
-		}
-		p.down(r.Context(), m, reason)
-	}
-	return nil, err
-}
-
-// down logs once for each time that an origin goes down, not once for each request.
-func (p *pool) down(ctx context.Context, m *origin, reason string) {
-	now := time.Now()
-	if until := m.downUntil.Swap(now.Add(downFor).UnixNano()); until < now.UnixNano() {
-		p.log.WarnContext(ctx, "origin cannot be reached", "tenant", p.host.Tenant, "host", p.host.Name, "origin", m.endpoint.Address(), "reason", reason)
-	}
-}
 
 // attemptBody survives that a transport closes it: it does so when it gets no connection.
 type attemptBody struct {
@@ -255,6 +199,8 @@ func originError(err error) (reason string, status int) {
 		timeout interface{ Timeout() bool }
 	)
 	switch {
+	case errors.Is(err, errBusy):
+		return "busy", http.StatusServiceUnavailable
 	case errors.Is(err, fleet.ErrInvalid):
 		return "refused_address", http.StatusBadGateway
 	case errors.As(err, &timeout) && timeout.Timeout():

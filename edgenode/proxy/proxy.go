@@ -58,6 +58,9 @@ func New(o Options) (*Proxy, error) {
 	}
 	p.metrics = newMetrics(o.Telemetry, &p.active)
 	p.origins = newOrigins(o, p.limits, p.log)
+	o.Telemetry.Gauge("edgefleet_proxy_origins_out", func() []observability.Sample {
+		return []observability.Sample{{Value: float64(p.origins.out(time.Now()))}}
+	})
 	return p, nil
 }
 
@@ -81,6 +84,10 @@ func (p *Proxy) Run(ctx context.Context, https, plain net.Listener) error {
 	g.Go(func() error { return p.served(open.Serve(plain)) })
 	g.Go(func() error {
 		p.sweep(ctx)
+		return nil
+	})
+	g.Go(func() error {
+		p.origins.probe(ctx, p.snapshot, http.Header{"Via": {"1.1 " + p.via}, loopHeader: {p.loop}, "User-Agent": {probeAgent}})
 		return nil
 	})
 	g.Go(func() error {

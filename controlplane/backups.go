@@ -29,7 +29,16 @@ func (b Backup) validate() error {
 
 // snapshot writes a snapshot of this member's state to a file below its data directory.
 func (m *member) snapshot(w io.Writer) (snapshot.Envelope, error) {
-	return backup.Write(&frugal{w: w, dir: m.c.DataDir}, backup.Source{View: m.state.Read(), Term: m.node.Stats().Term, Member: m.c.Member, Keys: m.keys, Now: time.Now()})
+	return backup.Write(&frugal{w: w, dir: m.c.DataDir}, m.source())
+}
+
+// scheduledSnapshot is snapshot while nobody waits.
+func (m *member) scheduledSnapshot(ctx context.Context, w io.Writer) (snapshot.Envelope, error) {
+	return backup.WriteGently(ctx, &frugal{w: w, dir: m.c.DataDir}, m.source())
+}
+
+func (m *member) source() backup.Source {
+	return backup.Source{View: m.state.Read(), Term: m.node.Stats().Term, Member: m.c.Member, Keys: m.keys, Now: time.Now()}
 }
 
 // frugal writes only while the log keeps the room that it needs: a backup must not be what fills the disk.
@@ -74,7 +83,7 @@ func (m *member) openBackups(context.Context) error {
 	}
 	m.backups = backup.NewLoop(backup.LoopOptions{
 		Target: target, To: m.c.Backup.To, Cluster: m.trust.Cluster, Member: m.c.Member, Every: m.c.Backup.Every, Keep: m.c.Backup.Keep,
-		Take: m.snapshot, Scratch: m.c.DataDir, Telemetry: m.tel, Now: utcNow,
+		Take: m.scheduledSnapshot, Scratch: m.c.DataDir, Telemetry: m.tel, Now: utcNow,
 	})
 	return nil
 }

@@ -21,8 +21,8 @@ import (
 )
 
 // numbered takes snapshots that are numbered by n.
-func numbered(n *atomic.Uint64) func(io.Writer) (snapshot.Envelope, error) {
-	return func(w io.Writer) (snapshot.Envelope, error) {
+func numbered(n *atomic.Uint64) func(context.Context, io.Writer) (snapshot.Envelope, error) {
+	return func(_ context.Context, w io.Writer) (snapshot.Envelope, error) {
 		i := n.Add(1)
 		return snapshot.Write(w, snapshot.Envelope{Cluster: "c1", Index: i, Time: time.Now().UTC(), Member: "m1"},
 			func(string) (fleet.Sealed, error) { return fleet.Sealed{}, nil },
@@ -102,7 +102,7 @@ func TestANewLeaderDoesNotTrustABackupThatIsDamaged(t *testing.T) {
 		var n atomic.Uint64
 		n.Store(4)
 		var file bytes.Buffer
-		e, err := numbered(&n)(&file)
+		e, err := numbered(&n)(t.Context(), &file)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -28,8 +28,8 @@ type LoopOptions struct {
 	// Every is the time between backups, Keep how many are kept.
 	Every time.Duration
 	Keep  int
-	// Take writes a snapshot.
-	Take func(w io.Writer) (snapshot.Envelope, error)
+	// Take writes a snapshot, gently.
+	Take func(ctx context.Context, w io.Writer) (snapshot.Envelope, error)
 	// Scratch is a directory for a backup on its way.
 	Scratch   string
 	Telemetry *observability.Telemetry
@@ -181,7 +181,7 @@ func (l *Loop) verify(ctx context.Context, name string) (snapshot.Envelope, erro
 	if err != nil {
 		return snapshot.Envelope{}, err
 	}
-	e, err := snapshot.Verify(r)
+	e, err := snapshot.Verify(&gentleReader{gentle{ctx: ctx}, r})
 	if err = errors.Join(err, r.Close()); err != nil {
 		return e, fmt.Errorf("read backup %s back: %w", name, err)
 	}
@@ -294,7 +294,7 @@ func (l *Loop) take(ctx context.Context) (b fleet.Backup, err error) {
 	if err := os.Remove(f.Name()); err != nil { // it goes with the file's last user, however that ends
 		return b, fmt.Errorf("make backup: %w", err)
 	}
-	e, err := l.o.Take(f)
+	e, err := l.o.Take(ctx, f)
 	if err != nil {
 		return b, err
 	}

@@ -189,6 +189,7 @@ func TestEveryMutationLeavesOneAuditEntry(t *testing.T) {
 		{"cluster-announce", func() as { return f.at(0, "", f.memberCert("m9")) }, "POST", "/v1/cluster/announce", moved, nil},
 		{"cluster-member-remove", nil, "DELETE", "/v1/cluster/members/m9", nil, nil},
 		{"cluster-transfer-leader", nil, "POST", "/v1/cluster/transfer-leader", client.LeaderTransfer{Reason: "work on the host"}, nil},
+		{"group-rekey", nil, "POST", "/v1/groups/default/rekey", client.GroupRekey{}, nil},
 		{"kek-rotate", nil, "POST", "/v1/cluster/kek/rotate", nil, nil},
 		{"host-delete", nil, "DELETE", "/v1/tenants/red/hosts/a.example.com", nil, nil},
 		{"token-delete", nil, "DELETE", "/v1/tenants/red/tokens/TENANT", nil, nil},

@@ -36,6 +36,7 @@ var waitsFor = map[string][]state.Table{
 	"incarnation-list":    {state.Incarnations},
 	"node-list":           {state.Nodes},
 	"node-show":           {state.Nodes},
+	"group-keys":          {state.Groups, state.Epochs, state.Tenants, state.Hosts, state.Certificates, state.Clusters},
 	"operator-role-list":  {state.Roles},
 	"role-list":           {state.Roles},
 	"operator-token-list": {state.Tokens},

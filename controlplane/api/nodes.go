@@ -17,6 +17,7 @@ func (a *API) registerNodes() {
 	handle(a, op("group-put", http.MethodPut, "/v1/groups/{name}", "Make a node group, or change one", operators, fleet.PermNodesWrite, fleet.DutyOperating).changes(command.TypeGroupPut).withRevision(), a.groupPut)
 	handle(a, op("group-show", http.MethodGet, "/v1/groups/{name}", "A node group", operators, fleet.PermNodesRead, fleet.DutyOperating), a.groupShow)
 	handle(a, op("group-list", http.MethodGet, "/v1/groups", "Node groups", operators, fleet.PermNodesRead, fleet.DutyOperating), a.groupList)
+	a.registerGroupKeys()
 }
 
 func (a *API) nodeList(_ context.Context, in *ListQuery) (*Body[client.Page[fleet.Node]], error) {

@@ -200,7 +200,9 @@ func (s *Store) keepNewKey(ctx context.Context, keys keyset) {
 	if err := s.persist(); err != nil {
 		s.keys = before
 		s.options.Telemetry.Logger.WarnContext(ctx, "group key not stored", "epoch", top, "err", err)
+		return
 	}
+	s.publish() // session tickets are sealed with it from now on
 }
 
 // source reads a blob from disk, else fetches, verifies and stores it.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/fleet/rules"
+	"github.com/edgefleet/edgefleet/tls/keyring"
 )
 
 // Host is one protected host as the proxy uses it. It is immutable once published.
@@ -47,6 +48,9 @@ type Snapshot struct {
 	Challenges map[ChallengeKey]string
 	// Versions are the heads that the snapshot was made of; a kind that was never applied is absent.
 	Versions map[fleet.HeadKind]fleet.Version
+	// GroupKey is that of the newest epoch that the node was given; its Epoch is 0 before the first. Session-ticket keys
+	// are derived from it.
+	GroupKey keyring.GroupKey
 }
 
 // Host finds the host that serves a canonical name: the one with that name, else the wildcard above it, which stands for

@@ -132,6 +132,7 @@ func (s *Store) publish() {
 		Hosts:      map[fleet.HostName]*Host{},
 		Challenges: map[ChallengeKey]string{},
 		Versions:   map[fleet.HeadKind]fleet.Version{},
+		GroupKey:   s.keys[s.keys.newest()].key,
 	}
 	var entries []sni.Entry
 	for kind, t := range s.current {

@@ -52,6 +52,8 @@ type Options struct {
 	OriginRoots *x509.CertPool
 	// Resolver finds the addresses of origins; nil means that of the system.
 	Resolver *net.Resolver
+	// Now is the clock by which session-ticket keys rotate; nil means that of the system.
+	Now func() time.Time
 }
 
 // Limits bounds what one client, one request and the node as a whole may use. Zero fields take the default.

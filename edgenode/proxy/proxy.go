@@ -32,6 +32,7 @@ type Proxy struct {
 	buffers  *bufferPool
 	origins  *origins
 	sockets  sockets
+	tickets  *tickets
 	// via is how this node names itself in Via.
 	via string
 	// loop is how its fleet names itself in CDN-Loop.
@@ -61,6 +62,7 @@ func New(o Options) (*Proxy, error) {
 	o.Telemetry.Gauge("edgefleet_proxy_origins_out", func() []observability.Sample {
 		return []observability.Sample{{Value: float64(p.origins.out(time.Now()))}}
 	})
+	p.tickets = newTickets(o)
 	return p, nil
 }
 

@@ -10,7 +10,7 @@ import (
 )
 
 func (a *app) groupCommand() *cobra.Command {
-	return group("group", "Node groups", "", a.groupAdd(), a.groupList(), a.groupShow())
+	return group("group", "Node groups", "", a.groupAdd(), a.groupList(), a.groupShow(), a.groupKeys(), a.groupRekey())
 }
 
 func (a *app) groupAdd() *cobra.Command {

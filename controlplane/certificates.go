@@ -3,7 +3,6 @@ package controlplane
 import (
 	"context"
 	"crypto/x509"
-	"net"
 	"os"
 
 	"github.com/edgefleet/edgefleet/controlplane/leader/hosts"
@@ -33,7 +32,7 @@ func (m *member) openHosts(ctx context.Context) error {
 	issuer, err := issuance.New(issuance.Options{
 		Directory: m.c.ACME.Directory, Email: m.c.ACME.Email, Roots: caRoots, Profile: m.c.ACME.Profile,
 		Storage:    certstore.New(&hosts.Accounts{State: m.state, Proposer: m.raft, Now: utcNow}, m.keys.Sealer),
-		Challenges: challenges, HTTPAddr: reachable(m.c.AdminListen), Telemetry: m.tel,
+		Challenges: challenges, Telemetry: m.tel,
 	})
 	if err != nil {
 		return err
@@ -66,13 +65,4 @@ func roots(field, file string) (*x509.CertPool, error) {
 		return nil, fleet.Invalid(field, "%s: %s holds no PEM certificate", field, file)
 	}
 	return pool, nil
-}
-
-// reachable is where a listener can be connected to from this host.
-func reachable(listen string) string {
-	host, port, _ := net.SplitHostPort(listen)
-	if host == "" {
-		host = "127.0.0.1"
-	}
-	return net.JoinHostPort(host, port)
 }

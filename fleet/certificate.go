@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"hash/fnv"
 	"time"
 )
 
@@ -62,6 +63,10 @@ type Order struct {
 	NextAttempt time.Time `json:"next_attempt"`
 	// Problem is what the CA said last.
 	Problem string `json:"problem,omitempty"`
+	// Asked: the CA may have an order of this. It is stored before the CA is asked, and URL, the CA's name of the order,
+	// before anything is done with it.
+	Asked bool   `json:"asked,omitempty"`
+	URL   string `json:"url,omitempty"`
 	Meta
 }
 
@@ -78,10 +83,63 @@ type Certificate struct {
 	Issuer    string    `json:"issuer"`
 	NotBefore time.Time `json:"not_before"`
 	NotAfter  time.Time `json:"not_after"`
+	// Renewal is when it is renewed; the leader stores it soon after the certificate.
+	Renewal Renewal `json:"renewal,omitzero"`
 	Meta
 }
 
-// RenewAt is when the certificate is due for renewal: at one third of its life left.
+// Where the time of a renewal comes from.
+const (
+	// RenewalCA: the CA named a window (RFC 9773).
+	RenewalCA = "ca"
+	// RenewalLife: the CA says nothing; one third of the certificate's life is left then, less a spread.
+	RenewalLife = "life"
+	// RenewalRequested: somebody asked for it.
+	RenewalRequested = "requested"
+)
+
+// Renewal is when a certificate is to be renewed, and why then.
+type Renewal struct {
+	At time.Time `json:"at"`
+	// Source is ca, life or requested.
+	Source string `json:"source"`
+	// Start and End are the CA's window; Explanation is a page of the CA that says why.
+	Start       time.Time `json:"start,omitzero"`
+	End         time.Time `json:"end,omitzero"`
+	Explanation string    `json:"explanation,omitempty"`
+}
+
+// RenewAt is when the certificate is due for renewal: when its Renewal says so, else at one third of its life left.
 func (c Certificate) RenewAt() time.Time {
+	if !c.Renewal.At.IsZero() {
+		return c.Renewal.At
+	}
 	return c.NotAfter.Add(-c.NotAfter.Sub(c.NotBefore) / 3)
+}
+
+// spread is a fraction from 0 to 1 that is the host's own, so that what is due for many at one time is not done for all
+// of them then.
+func (c Certificate) spread() float64 {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(c.Host)) // never fails
+	// The last bits of the sum depend on all of the name.
+	return float64(h.Sum32()&0xffff) / (1 << 16)
+}
+
+// Spread is a time from 0 to d that is the host's own.
+func (c Certificate) Spread(d time.Duration) time.Duration {
+	return time.Duration(c.spread() * float64(d))
+}
+
+// PlanRenewal is the renewal within the CA's window from start to end, or by the certificate's life if there is no window.
+// The same window gives the same time.
+func (c Certificate) PlanRenewal(start, end time.Time, explanation string) Renewal {
+	if end.After(start) {
+		at := start.Add(c.Spread(end.Sub(start))).UTC().Truncate(time.Second)
+		return Renewal{At: at, Source: RenewalCA, Start: start.UTC(), End: end.UTC(), Explanation: explanation}
+	}
+	// At one third left, and within a sixtieth of the life after it: a day and a half of ninety days.
+	life := c.NotAfter.Sub(c.NotBefore)
+	at := c.NotAfter.Add(-life / 3).Add(c.Spread(life / 60)).UTC().Truncate(time.Second)
+	return Renewal{At: at, Source: RenewalLife}
 }

@@ -55,6 +55,7 @@ var versions = map[command.Type]int{
 	command.TypeClusterInit: 5, command.TypeTokenPut: 2, command.TypeMemberPut: 4, command.TypeMemberJoin: 4, command.TypeIncarnationStart: 4,
 	command.TypeTokenIssue: 2,
 	command.TypeHostPut:    2, command.TypeHostPutConsul: 2, command.TypeOriginsResolve: 2,
+	command.TypeOrderPut: 2, command.TypeCertificateCommit: 2,
 }
 
 func golden(typ command.Type) string {

@@ -23,7 +23,8 @@ var since = map[Type]int{
 	TypeKeysExpire: formatOnce,
 	TypeNodeRotate: 2, TypeNodeLock: 2, TypeNodeUnlock: 2,
 	TypeKEKRotate: 2, TypeSecretsReseal: 2,
-	TypeGroupRekey: 2,
+	TypeGroupRekey:    2,
+	TypeOrderProgress: 2, TypeRenewalPlan: 2,
 }
 
 // Since is the first format of the log that has the command.

@@ -63,6 +63,8 @@ const (
 	TypeKEKRotate
 	TypeSecretsReseal
 	TypeGroupRekey
+	TypeOrderProgress
+	TypeRenewalPlan
 )
 
 var names = map[Type]string{
@@ -87,8 +89,9 @@ var names = map[Type]string{
 	TypeKeysExpire: "keys_expire",
 	TypeNodeRotate: "node_rotate", TypeNodeLock: "node_lock", TypeNodeUnlock: "node_unlock",
 	TypeKEKRotate: "kek_rotate", TypeSecretsReseal: "secrets_reseal",
-	TypeMemberRetire: "member_retire",
-	TypeGroupRekey:   "group_rekey",
+	TypeMemberRetire:  "member_retire",
+	TypeGroupRekey:    "group_rekey",
+	TypeOrderProgress: "order_progress", TypeRenewalPlan: "renewal_plan",
 }
 
 // String is the command's stable name, as it stands in the audit log.
@@ -166,4 +169,6 @@ var bodies = map[Type]func() Body{
 	TypeSecretsReseal:     func() Body { return &SecretsReseal{} },
 	TypeMemberRetire:      func() Body { return &MemberRetire{} },
 	TypeGroupRekey:        func() Body { return &GroupRekey{} },
+	TypeOrderProgress:     func() Body { return &OrderProgress{} },
+	TypeRenewalPlan:       func() Body { return &RenewalPlan{} },
 }

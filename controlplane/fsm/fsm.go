@@ -175,6 +175,10 @@ func (p *processor) apply(b command.Body) (any, error) {
 		return nil, p.challengeDelete(b)
 	case *command.OrderPut:
 		return p.orderPut(b)
+	case *command.OrderProgress:
+		return p.orderProgress(b)
+	case *command.RenewalPlan:
+		return p.renewalPlan(b)
 	case *command.CertificateCommit:
 		return p.certificateCommit(b)
 	case *command.EntryPut:

@@ -129,6 +129,10 @@ func TestChallengesOrdersAndCertificates(t *testing.T) {
 				t.Errorf("%+v", c)
 			}
 		}},
+		{name: "an order that is not under way makes no progress", when: command.OrderProgress{ID: "oa", Asked: true}, refused: fleet.ErrConflict, says: "not under way"},
+		{name: "an order URL has a limit", when: command.OrderProgress{ID: "oa2", Asked: true, URL: strings.Repeat("u", 1025)}, refused: fleet.ErrTooLarge},
+		{name: "the renewal of another generation is not planned", when: command.RenewalPlan{Host: "a.example.com", Generation: 9, Renewal: fleet.Renewal{At: noon}}, refused: fleet.ErrStale},
+		{name: "a renewal without a time is refused", given: []command.Body{commit("oa2", "a.example.com", "acme", 2)}, when: command.RenewalPlan{Host: "a.example.com", Generation: 2}, refused: fleet.ErrInvalid, says: "needs a time"},
 		{name: "a certificate without an order is refused", when: commit("oa", "a.example.com", "acme", 1), refused: fleet.ErrConflict, says: "not under way"},
 		{name: "a certificate of another host's order is refused", when: commit("oa2", "www.beta.example", "beta", 2), refused: fleet.ErrConflict, says: "does not belong"},
 		{name: "a certificate of another generation is refused", when: commit("oa2", "a.example.com", "acme", 3), refused: fleet.ErrConflict, says: "does not belong"},

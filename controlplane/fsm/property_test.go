@@ -167,7 +167,12 @@ func (d dice) certificates() command.Body {
 	if d.IntN(3) > 0 {
 		h, of = "a.example.com", "acme"
 	}
-	switch d.IntN(9) {
+	switch d.IntN(10) {
+	case 9:
+		if d.IntN(2) == 0 {
+			return command.RenewalPlan{Host: h, Generation: generation, Renewal: fleet.Renewal{At: noon, Source: fleet.RenewalLife}}
+		}
+		return command.OrderProgress{ID: d.order(), Asked: true, URL: pick(d, "", "https://ca.example/order/1")}
 	case 8:
 		return d.sealing()
 	case 7:
@@ -232,7 +237,8 @@ const passedOver = -1
 // audited is how many audit entries an accepted command leaves.
 func audited(b command.Body) int {
 	switch b := b.(type) {
-	case command.HostObserve, command.NodesReport, command.AuditSeal, command.AuditDrop, command.AuditCheckpoint, command.TokensUsed, command.SnapshotStage, command.KeysExpire:
+	case command.HostObserve, command.NodesReport, command.AuditSeal, command.AuditDrop, command.AuditCheckpoint, command.TokensUsed, command.SnapshotStage, command.KeysExpire,
+		command.OrderProgress, command.RenewalPlan:
 		return 0
 	case command.HeadsAdvance:
 		return len(b.Heads)

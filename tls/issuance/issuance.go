@@ -2,19 +2,19 @@
 // keeps. It is a client only: what to order, when, and how often after a failure is the leader's host loop; answering
 // challenges is a Presenter; where the CA account is kept is the Storage.
 //
-// It drives certmagic's ACMEIssuer, one for DNS-01 and one for HTTP-01, and none of certmagic's managed certificates.
-// When the CA is away or refuses, Issue returns a *Problem that says so in the CA's words, and nothing is left behind.
-// All state that outlives a call is the account in Storage: another process with the same Storage goes on with it.
+// An order is made once: its URL is handed to the caller before anything else is done with it, and a Request that has one
+// goes on where that order stands, in this process or another. When the CA is away or refuses, Issue returns a *Problem
+// that says so in the CA's words. All state that outlives a call is the account in Storage and what Request.Save stored.
 package issuance
 
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
-	"strconv"
+	"net/http"
 	"sync"
 	"time"
 
@@ -22,19 +22,24 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
-	"go.uber.org/zap"
 
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/observability"
 )
 
-// orderTimeout bounds one call of Issue, challenge included.
-const orderTimeout = 5 * time.Minute
+const (
+	// orderTimeout bounds one call of Issue, challenge included.
+	orderTimeout = 5 * time.Minute
+	// requestTimeout bounds one request to the CA.
+	requestTimeout = 30 * time.Second
+	// defaultProfile is what is ordered where the CA offers it: server certificates without what no server needs.
+	defaultProfile = "tlsserver"
+)
 
 // Presenter makes challenges answerable.
 type Presenter interface {
-	// Present returns when c is answerable: for HTTP-01 when every edge that DNS answers with acknowledged it. Its
-	// error ends the attempt and comes back from Issue.
+	// Present returns when c is answerable: for HTTP-01 when every edge that DNS answers with acknowledged it. After
+	// fleet.ErrTimeout another challenge of the request is tried; another error ends the attempt and comes back from Issue.
 	Present(ctx context.Context, c fleet.Challenge) error
 	// CleanUp withdraws the answer. It is called once for each Present, also after failures and when the caller of
 	// Issue gave up.
@@ -59,139 +64,164 @@ type Options struct {
 	Storage certmagic.Storage
 	// Challenges is required.
 	Challenges Presenter
-	// Profile is the certificate profile to order, where the CA offers several; empty leaves it to the CA.
+	// Profile is the certificate profile to order; empty means tlsserver where the CA offers it, else the CA's choice.
 	Profile string
 	// ExternalAccount is needed by CAs that say so.
 	ExternalAccount *ExternalAccount
-	// HTTPAddr is the host:port of any TCP listener of this process. Certmagic opens a listener for HTTP-01 unless
-	// something listens there already; edges answer our challenges, so it must open none. Without it, HTTP-01 is refused.
-	HTTPAddr  string
+	// Wrap, if set, goes around the connection to the CA.
+	Wrap      func(http.RoundTripper) http.RoundTripper
 	Telemetry *observability.Telemetry
 }
 
 // Issuer orders certificates. It is safe for concurrent use.
 type Issuer struct {
-	o         Options
-	dns, http *certmagic.ACMEIssuer
-	orders    metric.Int64Counter
-	seconds   metric.Float64Histogram
-}
+	o       Options
+	client  *acme.Client
+	orders  metric.Int64Counter
+	seconds metric.Float64Histogram
 
-// liftRateLimit raises certmagic's limit of 10 orders in 10 s, which is one for the whole process: the host loop has
-// its own limits, and a burst here would only wait with a worker in hand.
-var liftRateLimit = sync.OnceFunc(func() { certmagic.RateLimitEvents = 1000 })
+	mu        sync.Mutex
+	directory *acme.Directory
+}
 
 // New returns an Issuer. It does not contact the CA.
 func New(o Options) (*Issuer, error) {
 	if o.Directory == "" || o.Storage == nil || o.Challenges == nil || o.Telemetry == nil {
-		return nil, fleet.Invalid("acme", "issuing certificates needs the CA's directory URL (acme_directory), storage, a presenter and telemetry")
+		return nil, fleet.Invalid("acme", "issuing certificates needs the CA's directory URL (acme.directory), storage, a presenter and telemetry")
 	}
-	liftRateLimit()
-	i := &Issuer{o: o, orders: o.Telemetry.Counter("edgefleet_acme_orders_total"), seconds: o.Telemetry.Histogram("edgefleet_acme_order_seconds")}
-	template := certmagic.ACMEIssuer{
-		CA: o.Directory, Email: o.Email, Agreed: true, TrustedRoots: o.Roots, Profile: o.Profile,
-		CertObtainTimeout: orderTimeout, DisableTLSALPNChallenge: true, Logger: zap.NewNop(),
+	var wire http.RoundTripper = &http.Transport{
+		Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12},
+		MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
 	}
-	if e := o.ExternalAccount; e != nil {
-		template.ExternalAccount = &acme.EAB{KeyID: e.KeyID, MACKey: e.MACKey}
+	if o.Wrap != nil {
+		wire = o.Wrap(wire)
 	}
-	// Only Storage of the Config is used: certmagic.New would start the manager that we do without.
-	config := &certmagic.Config{Storage: storage{Storage: o.Storage, presenter: o.Challenges}, Logger: zap.NewNop()}
-	solving := template
-	solving.DNS01Solver = dnsSolver{o.Challenges}
-	i.dns = certmagic.NewACMEIssuer(config, solving)
-	issuers := []*certmagic.ACMEIssuer{i.dns}
-	if o.HTTPAddr != "" {
-		var err error
-		if template.ListenHost, template.AltHTTPPort, err = splitAddr(o.HTTPAddr); err != nil {
-			return nil, err
-		}
-		i.http = certmagic.NewACMEIssuer(config, template)
-		issuers = append(issuers, i.http)
-	}
-	if o.Email == "" {
-		return i, nil
-	}
-	for _, iss := range issuers {
-		// With an email given, all that this does is to take it over.
-		if err := iss.PreCheck(context.Background(), nil, false); err != nil {
-			return nil, fmt.Errorf("set up ACME client: %w", err)
-		}
-	}
-	return i, nil
+	return &Issuer{
+		o:      o,
+		client: &acme.Client{Directory: o.Directory, HTTPClient: &http.Client{Transport: listener{wire}, Timeout: requestTimeout}, UserAgent: "edgefleet"},
+		orders: o.Telemetry.Counter("edgefleet_acme_orders_total"), seconds: o.Telemetry.Histogram("edgefleet_acme_order_seconds"),
+	}, nil
 }
 
-func splitAddr(addr string) (host string, port int, err error) {
-	host, p, err := net.SplitHostPort(addr)
-	if err != nil {
-		return "", 0, fleet.Invalid("http_addr", "%q is not a host:port", addr)
-	}
-	if port, err = strconv.Atoi(p); err != nil || port < 1 || port > 65535 {
-		return "", 0, fleet.Invalid("http_addr", "%q has no port that something could listen on", addr)
-	}
-	return host, port, nil
+// Request is what is to be issued, and how far an earlier call came.
+type Request struct {
+	Host   fleet.HostName
+	Tenant fleet.TenantID
+	// CSR is DER; its key stays the same for as long as the order lasts.
+	CSR []byte
+	// Via are the challenges to prove control by, the best first.
+	Via []fleet.ChallengeType
+	// URL is that of the order, empty before the CA answered with one.
+	URL string
+	// Asked: the CA may have made an order of which no URL was stored.
+	Asked bool
+	// Replaces is the chain (PEM) of the certificate that is renewed, if the same CA issued it (RFC 9773).
+	Replaces string
+	// Save stores how far the order is, durably, before Issue goes on: asked before the CA hears of it, the URL as soon as
+	// there is one. Its error ends the attempt.
+	Save func(ctx context.Context, asked bool, url string) error
 }
 
-// Issue orders a certificate for host with the key of csrDER, proving control by the challenge via, and returns the
-// chain as PEM, leaf first. What the CA or the way to it did wrong is a *Problem; errors of the Presenter, of the
-// Storage and of ctx come back as they are. It can be repeated with the same CSR.
-func (i *Issuer) Issue(ctx context.Context, host fleet.HostName, tenant fleet.TenantID, csrDER []byte, via fleet.ChallengeType) ([]byte, error) {
-	csr, err := parseCSR(host, csrDER)
-	if err != nil {
-		return nil, err
-	}
-	base, err := i.issuer(via)
+// Issue orders a certificate for the key of the request, proving control by a challenge, and returns the chain as PEM,
+// leaf first. What the CA or the way to it did wrong is a *Problem; errors of the Presenter, of the Storage, of Save and
+// of ctx come back as they are. It can be repeated with what Save stored.
+func (i *Issuer) Issue(ctx context.Context, r Request) ([]byte, error) {
+	csr, err := r.validate()
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
 	defer cancel()
-	f := &flow{host: host, tenant: tenant, pending: map[string]fleet.Challenge{}}
-	// The copy shares connections and settings; its own logger is where Retry-After of this order is seen.
-	iss := *base
-	iss.Logger = zap.New(tap{flow: f, log: i.o.Telemetry.Logger})
+	f := &flow{issuer: i, request: r, csr: csr}
+	ctx = context.WithValue(ctx, flowKey{}, f)
 	started := time.Now()
-	chain, err := obtain(context.WithValue(ctx, flowKey{}, f), &iss, csr)
+	chain, err := f.run(ctx)
 	outcome := "issued"
 	if err != nil {
 		err = f.explain(ctx, err)
 		outcome = reasonOf(err)
 	}
-	i.orders.Add(ctx, 1, metric.WithAttributes(attribute.String("challenge", string(via)), attribute.String("outcome", outcome)))
-	i.seconds.Record(ctx, time.Since(started).Seconds(), metric.WithAttributes(attribute.String("challenge", string(via))))
+	i.orders.Add(ctx, 1, metric.WithAttributes(attribute.String("challenge", string(f.via)), attribute.String("outcome", outcome)))
+	i.seconds.Record(ctx, time.Since(started).Seconds(), metric.WithAttributes(attribute.String("challenge", string(f.via))))
 	if err != nil {
-		return nil, fmt.Errorf("issue certificate for %s: %w", host, err)
+		return nil, fmt.Errorf("issue certificate for %s: %w", r.Host, err)
 	}
 	return chain, nil
 }
 
-func (i *Issuer) issuer(via fleet.ChallengeType) (*certmagic.ACMEIssuer, error) {
-	switch via {
-	case fleet.ChallengeDNS01:
-		return i.dns, nil
-	case fleet.ChallengeHTTP01:
-		if i.http != nil {
-			return i.http, nil
+func (r Request) validate() (*x509.CertificateRequest, error) {
+	csr, err := parseCSR(r.Host, r.CSR)
+	if err != nil {
+		return nil, err
+	}
+	if len(r.Via) == 0 || r.Save == nil {
+		return nil, fleet.Invalid("challenge", "an order of %s needs a challenge type and somewhere to store how far it is", r.Host)
+	}
+	for _, via := range r.Via {
+		if via != fleet.ChallengeDNS01 && via != fleet.ChallengeHTTP01 {
+			return nil, fleet.Invalid("challenge", "challenge type %q is not set up", string(via))
 		}
 	}
-	return nil, fleet.Invalid("challenge", "challenge type %q is not set up", string(via))
+	return csr, nil
 }
 
-// obtain runs the order and holds the result against the request.
-func obtain(ctx context.Context, iss *certmagic.ACMEIssuer, csr *x509.CertificateRequest) ([]byte, error) {
-	issued, err := iss.Issue(ctx, csr)
+// Identities are the names by which CAA records may allow the CA, as its directory has them.
+func (i *Issuer) Identities(ctx context.Context) ([]string, error) {
+	d, err := i.dir(ctx)
 	if err != nil {
-		return nil, err
+		f := &flow{issuer: i}
+		return nil, f.explain(ctx, err)
 	}
-	leaf, err := parseLeaf(issued.Certificate)
+	if d.Meta == nil {
+		return nil, nil
+	}
+	return d.Meta.CAAIdentities, nil
+}
+
+// dir is the CA's directory. The client fetches it once; nobody else may use the client while it does.
+func (i *Issuer) dir(ctx context.Context) (acme.Directory, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.directory != nil {
+		return *i.directory, nil
+	}
+	d, err := i.client.GetDirectory(ctx)
 	if err != nil {
-		return nil, err
+		return acme.Directory{}, err
+	}
+	i.directory = &d
+	return d, nil
+}
+
+// profile is what an order names.
+func (i *Issuer) profile(d acme.Directory) (string, error) {
+	var offered map[string]string
+	if d.Meta != nil {
+		offered = d.Meta.Profiles
+	}
+	if i.o.Profile == "" {
+		if _, ok := offered[defaultProfile]; ok {
+			return defaultProfile, nil
+		}
+		return "", nil
+	}
+	if _, ok := offered[i.o.Profile]; !ok {
+		return "", fleet.Invalid("acme.profile", "the CA at %s offers no profile %q: leave acme.profile empty, or choose one that its directory lists", i.o.Directory, i.o.Profile)
+	}
+	return i.o.Profile, nil
+}
+
+// fits holds the CA's answer against the request.
+func fits(chain []byte, csr *x509.CertificateRequest) error {
+	leaf, err := parseLeaf(chain)
+	if err != nil {
+		return err
 	}
 	if !bytes.Equal(leaf.RawSubjectPublicKeyInfo, csr.RawSubjectPublicKeyInfo) {
-		return nil, errors.New("the CA certified another key than the one of the request")
+		return errors.New("the CA certified another key than the one of the request")
 	}
-	if err := leaf.VerifyHostname(csr.DNSNames[0]); err != nil {
-		return nil, fmt.Errorf("the CA certified another name: %w", err)
+	if len(leaf.DNSNames) != 1 || leaf.DNSNames[0] != csr.DNSNames[0] {
+		return fmt.Errorf("the CA certified %q, not %s", leaf.DNSNames, csr.DNSNames[0])
 	}
-	return issued.Certificate, nil
+	return nil
 }

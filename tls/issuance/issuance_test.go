@@ -117,15 +117,10 @@ func world(t *testing.T, rejectNonces int) (*edge, *pebbletest.Pebble) {
 
 func newIssuer(t *testing.T, e *edge, directory string, roots *x509.CertPool, storage certmagic.Storage) *issuance.Issuer {
 	t.Helper()
-	own, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = own.Close() })
 	tel := observability.Discard()
 	i, err := issuance.New(issuance.Options{
 		Directory: directory, Email: "ops@example.com", Roots: roots, Storage: storage, Challenges: e,
-		HTTPAddr: own.Addr().String(), Telemetry: tel, Profile: "default",
+		Telemetry: tel, Profile: "default",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -138,13 +133,18 @@ func newIssuer(t *testing.T, e *edge, directory string, roots *x509.CertPool, st
 	return i
 }
 
+// request is a request that nothing is kept of.
+func request(host fleet.HostName, csr []byte, via fleet.ChallengeType) issuance.Request {
+	return issuance.Request{Host: host, Tenant: "acme", CSR: csr, Via: []fleet.ChallengeType{via}, Save: func(context.Context, bool, string) error { return nil }}
+}
+
 func order(t *testing.T, i *issuance.Issuer, host fleet.HostName, via fleet.ChallengeType) (chain, key []byte, err error) {
 	t.Helper()
 	key, csr, spki, err := issuance.NewKeyAndCSR(host)
 	if err != nil {
 		t.Fatal(err)
 	}
-	chain, err = i.Issue(t.Context(), host, "acme", csr, via)
+	chain, err = i.Issue(t.Context(), request(host, csr, via))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -215,7 +215,7 @@ func TestIssueFromARealCA(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 2 {
-			if _, err := i.Issue(t.Context(), "twice.example.com", "acme", csr, fleet.ChallengeDNS01); err != nil {
+			if _, err := i.Issue(t.Context(), request("twice.example.com", csr, fleet.ChallengeDNS01)); err != nil {
 				t.Error(err)
 			}
 		}
@@ -265,7 +265,7 @@ func failures(t *testing.T, e *edge, i *issuance.Issuer) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := i.Issue(ctx, "x.example.com", "acme", csr, fleet.ChallengeDNS01); !errors.Is(err, context.Canceled) {
+		if _, err := i.Issue(ctx, request("x.example.com", csr, fleet.ChallengeDNS01)); !errors.Is(err, context.Canceled) {
 			t.Errorf("%v", err)
 		}
 	})
@@ -376,12 +376,11 @@ func TestInvalidInput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, otherName := i.Issue(t.Context(), "b.example.com", "acme", csr, fleet.ChallengeDNS01)
-	_, noCSR := i.Issue(t.Context(), "a.example.com", "acme", []byte("x"), fleet.ChallengeDNS01)
-	_, noChallenge := i.Issue(t.Context(), "a.example.com", "acme", csr, "tls-alpn-01")
+	_, otherName := i.Issue(t.Context(), request("b.example.com", csr, fleet.ChallengeDNS01))
+	_, noCSR := i.Issue(t.Context(), request("a.example.com", []byte("x"), fleet.ChallengeDNS01))
+	_, noChallenge := i.Issue(t.Context(), request("a.example.com", csr, "tls-alpn-01"))
 	_, noDirectory := issuance.New(issuance.Options{})
-	_, badAddr := issuance.New(issuance.Options{Directory: "https://ca.example", Storage: &certmagic.FileStorage{}, Challenges: &edge{}, Telemetry: observability.Discard(), HTTPAddr: "nowhere"})
-	for name, err := range map[string]error{"name": otherName, "csr": noCSR, "challenge": noChallenge, "directory": noDirectory, "address": badAddr} {
+	for name, err := range map[string]error{"name": otherName, "csr": noCSR, "challenge": noChallenge, "directory": noDirectory} {
 		if !errors.Is(err, fleet.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -26,6 +26,8 @@ type Problem struct { //nolint:errname // a problem document is what RFC 8555 an
 	Status int
 	// RetryAfter is how long the CA wants to be left alone; 0 when it does not say.
 	RetryAfter time.Duration
+	// Ended: the CA's order is over, and the next attempt makes another.
+	Ended bool
 
 	err error
 }
@@ -67,19 +69,24 @@ func reasonOf(err error) string {
 
 // explain turns what the ACME client returned into what Issue promises.
 func (f *flow) explain(ctx context.Context, err error) error {
-	retryAfter, local := f.failure()
+	f.mu.Lock()
+	retryAfter := f.retryAfter
+	f.mu.Unlock()
 	var p acme.Problem
 	switch {
-	case local != nil:
-		return local
+	case f.local != nil:
+		return f.local
 	case errors.As(err, &p):
+		limited := p.Type == acme.ProblemTypeRateLimited || p.Status == http.StatusTooManyRequests
 		return &Problem{
 			Type: strings.TrimPrefix(p.Type, acme.ProblemTypeNamespace), Detail: clip(detail(p)), Status: p.Status, RetryAfter: retryAfter, err: err,
+			// A refusal for now leaves the order as it is, and so does what may be an answer to nothing.
+			Ended: f.ended || (!limited && p.Status < http.StatusInternalServerError && p.Type != acme.ProblemTypeServerInternal),
 		}
 	case errors.Is(context.Cause(ctx), context.Canceled):
 		return context.Cause(ctx)
 	}
-	return &Problem{Detail: clip(fmt.Sprintf("the CA could not be asked: %v", err)), RetryAfter: retryAfter, err: err}
+	return &Problem{Detail: clip(fmt.Sprintf("the CA could not be asked: %v", err)), RetryAfter: retryAfter, Ended: f.ended, err: err}
 }
 
 // detail joins the problem with those it is made of.

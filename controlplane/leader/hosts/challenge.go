@@ -3,6 +3,7 @@ package hosts
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/edgefleet/edgefleet/controlplane/command"
@@ -91,9 +92,27 @@ func (c *Challenges) acknowledged(ctx context.Context, ch fleet.Challenge) error
 	}
 }
 
-// sweep withdraws the answers that an earlier leader left behind: no order is under way when a loop starts.
-func (c *Challenges) sweep(ctx context.Context) error {
+// withdraw withdraws what is left of a host's challenges when an attempt is over: what an earlier leader presented, if the
+// CA had looked at it already when this one came.
+func (c *Challenges) withdraw(ctx context.Context, h fleet.HostName) error {
 	for _, ch := range c.State.Read().Challenges() {
+		if ch.Host != h {
+			continue
+		}
+		if err := c.CleanUp(ctx, ch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweep withdraws the answers that an earlier leader left behind, but those of orders that the CA has: it may be looking.
+func (c *Challenges) sweep(ctx context.Context) error {
+	v := c.State.Read()
+	for _, ch := range v.Challenges() {
+		if slices.ContainsFunc(v.OrdersOf(ch.Host), func(o fleet.OrderRecord) bool { return o.URL != "" }) {
+			continue // the attempt that goes on with the order presents it again, and withdraws it
+		}
 		if err := c.CleanUp(ctx, ch); err != nil {
 			return err
 		}

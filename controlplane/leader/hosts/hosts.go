@@ -23,6 +23,7 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/fleet/bundle"
 	"github.com/edgefleet/edgefleet/observability"
+	"github.com/edgefleet/edgefleet/tls/issuance"
 	"github.com/edgefleet/edgefleet/tls/keyring"
 )
 
@@ -39,7 +40,9 @@ type Resolver interface {
 // Issuer gets certificates; issuance.Issuer is one.
 type Issuer interface {
 	// Issue returns the chain as PEM. Failures of the CA are *issuance.Problem.
-	Issue(ctx context.Context, host fleet.HostName, tenant fleet.TenantID, csrDER []byte, via fleet.ChallengeType) ([]byte, error)
+	Issue(ctx context.Context, r issuance.Request) ([]byte, error)
+	// Renewal returns when the CA wants the certificate to be renewed; ok is false if it does not say.
+	Renewal(ctx context.Context, chain []byte) (w issuance.Window, ok bool, err error)
 }
 
 // Options configure a Loop.
@@ -124,6 +127,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	r := newRun(l)
+	r.jobs.Go(func() { l.renewals(ctx) })
 	err := r.loop(ctx)
 	cancel()
 	r.jobs.Wait()

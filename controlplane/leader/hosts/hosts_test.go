@@ -134,10 +134,14 @@ func TestHostsBecomeActiveAgainstARealCA(t *testing.T) {
 // stalled is an Issuer that never finishes.
 type stalled struct{ called chan fleet.HostName }
 
-func (s stalled) Issue(ctx context.Context, h fleet.HostName, _ fleet.TenantID, _ []byte, _ fleet.ChallengeType) ([]byte, error) {
-	s.called <- h
+func (s stalled) Issue(ctx context.Context, r issuance.Request) ([]byte, error) {
+	s.called <- r.Host
 	<-ctx.Done()
 	return nil, context.Cause(ctx)
+}
+
+func (stalled) Renewal(context.Context, []byte) (issuance.Window, bool, error) {
+	return issuance.Window{}, false, nil
 }
 
 func TestANewLeaderGoesOnWithTheSameKey(t *testing.T) {
@@ -190,9 +194,9 @@ type refusing struct {
 	now   int
 }
 
-func (r *refusing) Issue(_ context.Context, h fleet.HostName, _ fleet.TenantID, _ []byte, _ fleet.ChallengeType) ([]byte, error) {
+func (r *refusing) Issue(_ context.Context, q issuance.Request) ([]byte, error) {
 	r.mu.Lock()
-	r.asked, r.at = append(r.asked, h), append(r.at, time.Now())
+	r.asked, r.at = append(r.asked, q.Host), append(r.at, time.Now())
 	r.now++
 	r.most = max(r.most, r.now)
 	r.mu.Unlock()
@@ -204,6 +208,10 @@ func (r *refusing) Issue(_ context.Context, h fleet.HostName, _ fleet.TenantID, 
 		panic("a defect")
 	}
 	return nil, r.err
+}
+
+func (*refusing) Renewal(context.Context, []byte) (issuance.Window, bool, error) {
+	return issuance.Window{}, false, nil
 }
 
 func (r *refusing) times() []time.Time {

@@ -61,9 +61,12 @@ func (l *Loop) attempt(ctx context.Context, h fleet.Host, zone fleet.HostName, e
 	}
 	o.Challenge = seen.Challenge
 	err := fence(func() (err error) {
-		chain, err = l.o.Issuer.Issue(ctx, o.Host, o.Tenant, o.CSR, o.Challenge)
+		chain, err = l.o.Issuer.Issue(ctx, l.request(o))
 		return err
 	})
+	if left := l.o.Challenges.withdraw(ctx, o.Host); err == nil {
+		err = left
+	}
 	if err == nil {
 		err = l.commit(ctx, o, chain)
 	}
@@ -71,6 +74,23 @@ func (l *Loop) attempt(ctx context.Context, h fleet.Host, zone fleet.HostName, e
 		res.err = l.failed(ctx, o, err)
 	}
 	return res
+}
+
+// request is what is asked of the CA, from where the order stands.
+func (l *Loop) request(o fleet.OrderRecord) issuance.Request {
+	r := issuance.Request{
+		Host: o.Host, Tenant: o.Tenant, CSR: o.CSR, Via: []fleet.ChallengeType{o.Challenge}, URL: o.URL, Asked: o.Asked,
+		Save: func(ctx context.Context, asked bool, url string) error {
+			if _, err := l.o.Proposer.Propose(ctx, leader.Header(name, l.o.Now()), command.OrderProgress{ID: o.ID, Asked: asked, URL: url}); err != nil {
+				return fmt.Errorf("commit order progress: %w", err)
+			}
+			return nil
+		},
+	}
+	if c, ok := l.o.State.Read().Certificate(o.Host); ok {
+		r.Replaces = c.Chain
+	}
+	return r
 }
 
 // commit stores the certificate and ends the order in one step.
@@ -87,6 +107,7 @@ func (l *Loop) commit(ctx context.Context, o fleet.OrderRecord, chain []byte) er
 	if _, err := l.o.Proposer.Propose(ctx, leader.Header(name, l.o.Now()), command.CertificateCommit{Order: o.ID, Certificate: c}); err != nil {
 		return fmt.Errorf("commit certificate: %w", err)
 	}
+	l.plan(ctx, c.Certificate)
 	l.o.Telemetry.Logger.InfoContext(ctx, "certificate issued", "host", string(o.Host), "tenant", string(o.Tenant),
 		"generation", o.Generation, "challenge", string(o.Challenge), "not_after", leaf.NotAfter)
 	return nil
@@ -96,6 +117,13 @@ func (l *Loop) commit(ctx context.Context, o fleet.OrderRecord, chain []byte) er
 func (l *Loop) failed(ctx context.Context, o fleet.OrderRecord, err error) error {
 	if ctx.Err() != nil || errors.Is(err, fleet.ErrUnavailable) {
 		return err // this member does not lead any more: the next leader attempts it again
+	}
+	if now, ok := l.o.State.Read().Order(o.ID); ok {
+		o.Asked, o.URL = now.Asked, now.URL
+	}
+	var p *issuance.Problem
+	if errors.As(err, &p) && p.Ended {
+		o.Asked, o.URL = false, ""
 	}
 	o.Attempts++
 	reason, wait := l.judge(o.Attempts, err)

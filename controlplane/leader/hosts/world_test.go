@@ -218,15 +218,10 @@ func (w *world) recursive(authoritative string) string {
 // loop makes a host loop as the application does; wrap changes its options.
 func (w *world) loop(wrap func(*hosts.Options)) *hosts.Loop {
 	w.t.Helper()
-	own, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(func() { _ = own.Close() })
 	tel := observability.Discard()
 	ch := &hosts.Challenges{State: w.state, Proposer: w.machine, Fetch: w.lib.Blob, Now: w.now, Settle: time.Millisecond, Acknowledge: 2 * time.Second}
 	issuer, err := issuance.New(issuance.Options{
-		Directory: w.ca.Directory, Roots: w.ca.Roots, Email: "ops@example.com", Challenges: ch, HTTPAddr: own.Addr().String(), Telemetry: tel,
+		Directory: w.ca.Directory, Roots: w.ca.Roots, Email: "ops@example.com", Challenges: ch, Telemetry: tel,
 		Storage: certstore.New(&hosts.Accounts{State: w.state, Proposer: w.machine, Now: w.now}, w.kek),
 	})
 	if err != nil {

@@ -22,6 +22,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -38,6 +39,8 @@ type Options struct {
 	HTTPPort int
 	// RejectNonces is the percentage of good nonces that it refuses.
 	RejectNonces int
+	// SlowValidation is up to how many seconds it takes before it validates; 0 means at once.
+	SlowValidation int
 	// Validity of certificates in seconds; 0 means 90 days.
 	Validity int
 }
@@ -49,6 +52,37 @@ type Pebble struct {
 	Roots     *x509.CertPool
 
 	management string
+	log        *counter
+}
+
+// Orders counts the orders that the CA made.
+func (p *Pebble) Orders() int { return int(p.log.orders.Load()) }
+
+// Replaced counts the orders that named the certificate that they replace.
+func (p *Pebble) Replaced() int { return int(p.log.replaced.Load()) }
+
+// counter reads the CA's log.
+type counter struct {
+	orders, replaced atomic.Int64
+	rest             []byte // used by the goroutine that copies the output only
+}
+
+// Write counts in whole lines.
+func (c *counter) Write(b []byte) (int, error) {
+	c.rest = append(c.rest, b...)
+	for {
+		line, rest, ok := bytes.Cut(c.rest, []byte("\n"))
+		if !ok {
+			return len(b), nil
+		}
+		c.rest = rest
+		switch {
+		case bytes.Contains(line, []byte("Added order ")):
+			c.orders.Add(1)
+		case bytes.Contains(line, []byte("is a replacement of")):
+			c.replaced.Add(1)
+		}
+	}
 }
 
 // Start runs a CA until t ends.
@@ -103,6 +137,11 @@ func try(ctx context.Context, t *testing.T, program string, o Options) (*Pebble,
 	}
 	cmd := exec.Command(program, "-config", filepath.Join(dir, "config.json"), "-dnsserver", o.Resolver)
 	cmd.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", fmt.Sprintf("PEBBLE_WFE_NONCEREJECT=%d", o.RejectNonces), "PEBBLE_AUTHZREUSE=0")
+	if o.SlowValidation > 0 {
+		cmd.Env = append(cmd.Env, "PEBBLE_VA_NOSLEEP=0", fmt.Sprintf("PEBBLE_VA_SLEEPTIME=%d", o.SlowValidation))
+	}
+	log := &counter{}
+	cmd.Stdout = log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("start Pebble: %v", err)
@@ -110,7 +149,7 @@ func try(ctx context.Context, t *testing.T, program string, o Options) (*Pebble,
 	exited := make(chan struct{})
 	go func() { defer close(exited); _ = cmd.Wait() }()
 	t.Cleanup(func() { _ = cmd.Process.Kill(); <-exited })
-	p := &Pebble{Directory: "https://" + listen + "/dir", Roots: roots, management: "https://" + management}
+	p := &Pebble{Directory: "https://" + listen + "/dir", Roots: roots, management: "https://" + management, log: log}
 	return p, p.ready(ctx, exited)
 }
 

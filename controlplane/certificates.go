@@ -38,7 +38,7 @@ func (m *member) openHosts(ctx context.Context) error {
 		return err
 	}
 	m.hosts, err = hosts.New(hosts.Options{
-		State: m.state, Proposer: m.raft, Fetch: m.lib.Blob, Resolver: m.check, Issuer: issuer, Challenges: challenges,
+		State: m.state, Proposer: m.raft, Fetch: m.lib.Blob, Resolver: m.check, Issuer: issuer, Identity: issuer.Identity, Challenges: challenges,
 		Sealer: m.keys.Sealer, Handshake: hosts.NewHandshake(edgeRoots, m.c.EdgeHTTPSPort), Telemetry: m.tel,
 	})
 	return err

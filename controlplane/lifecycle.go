@@ -209,10 +209,14 @@ func (m *member) startEvents(ctx context.Context) error {
 }
 
 func (m *member) startResolver(context.Context) (err error) {
-	if len(m.c.Resolvers) > 0 {
-		m.check = &check.Resolver{Servers: m.c.Resolvers}
-		return nil
+	m.check = &check.Resolver{Servers: m.c.Resolvers}
+	if len(m.c.Resolvers) == 0 {
+		if m.check, err = check.System("/etc/resolv.conf"); err != nil {
+			return err
+		}
 	}
-	m.check, err = check.System("/etc/resolv.conf")
-	return err
+	if m.c.EdgeHTTPSPort == 443 { // edges at another port are not where a public CA looks
+		m.check.HTTPPort = 80
+	}
+	return nil
 }

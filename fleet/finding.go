@@ -52,6 +52,22 @@ type HostAdvice struct {
 	NextCheck time.Time `json:"next_check,omitzero"`
 }
 
+// CAIdentity is a certificate authority as CAA records know it (RFC 8659).
+type CAIdentity struct {
+	// Domains are the names that an issue property may have for it; none if they are not known.
+	Domains []string
+	// Account is the URI of our account there (RFC 8657); empty if it is not known.
+	Account string
+}
+
+// Name is what to write into a CAA record.
+func (c CAIdentity) Name() string {
+	if len(c.Domains) == 0 {
+		return "the certificate authority"
+	}
+	return c.Domains[0]
+}
+
 // DNSVerdict is what DNS says about one of a host's records.
 type DNSVerdict struct {
 	// OK: the record is as it should be; the other fields are empty then.

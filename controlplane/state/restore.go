@@ -31,6 +31,7 @@ func (s *Store) Restore(r io.Reader) error {
 	defer before.telling.Unlock()
 	s.now.Store(fresh)
 	close(before.replaced)
+	s.followers.tell(nil, true)
 	return nil
 }
 

@@ -17,7 +17,8 @@ import (
 
 // Store is the state of one member.
 type Store struct {
-	now atomic.Pointer[generation]
+	now       atomic.Pointer[generation]
+	followers followers
 }
 
 // generation is the state between two restores.
@@ -58,7 +59,7 @@ func New() *Store {
 func (s *Store) Read() *View { return s.now.Load().view(false) }
 
 // Write starts the only write transaction; the caller ends it with Commit or Abort.
-func (s *Store) Write() *Tx { return &Tx{View: *s.now.Load().view(true)} }
+func (s *Store) Write() *Tx { return &Tx{View: *s.now.Load().view(true), followers: &s.followers} }
 
 func (g *generation) view(write bool) *View { return &View{txn: g.db.Txn(write), of: g} }
 
@@ -189,6 +190,9 @@ type Tx struct {
 	View
 	writes  int
 	written map[Table]bool
+	// hosts are those that this transaction is about, for followers.
+	hosts     map[fleet.HostName]struct{}
+	followers *followers
 }
 
 // Writes counts what was written or deleted so far.
@@ -200,6 +204,9 @@ func (t *Tx) Commit() {
 	defer t.of.telling.Unlock()
 	t.tell()
 	t.txn.Commit()
+	if t.followers != nil {
+		t.followers.tell(t.hosts, false)
+	}
 }
 
 // Abort drops the writes.
@@ -240,7 +247,10 @@ func (t *Tx) PutTenant(v fleet.Tenant) { put(t, Tenants, v) }
 func (t *Tx) PutToken(v fleet.TokenRecord) { put(t, Tokens, v) }
 
 // PutHost stores a host.
-func (t *Tx) PutHost(h fleet.Host) { put(t, Hosts, h) }
+func (t *Tx) PutHost(h fleet.Host) {
+	t.touch(h.Name)
+	put(t, Hosts, h)
+}
 
 // PutLabel stores an issued label.
 func (t *Tx) PutLabel(l fleet.Label) { put(t, Labels, l) }
@@ -258,13 +268,22 @@ func (t *Tx) PutNode(n fleet.Node) { put(t, Nodes, n) }
 func (t *Tx) PutHead(h fleet.GroupHead) { put(t, Heads, h) }
 
 // PutChallenge stores a pending challenge.
-func (t *Tx) PutChallenge(c fleet.Challenge) { put(t, Challenges, c) }
+func (t *Tx) PutChallenge(c fleet.Challenge) {
+	t.touch(c.Host)
+	put(t, Challenges, c)
+}
 
 // PutOrder stores an order.
-func (t *Tx) PutOrder(o fleet.OrderRecord) { put(t, Orders, o) }
+func (t *Tx) PutOrder(o fleet.OrderRecord) {
+	t.touch(o.Host)
+	put(t, Orders, o)
+}
 
 // PutCertificate stores a host's certificate.
-func (t *Tx) PutCertificate(c fleet.CertificateRecord) { put(t, Certificates, c) }
+func (t *Tx) PutCertificate(c fleet.CertificateRecord) {
+	t.touch(c.Host)
+	put(t, Certificates, c)
+}
 
 // PutEntry stores a key-value entry.
 func (t *Tx) PutEntry(e fleet.Entry) { put(t, Entries, e) }
@@ -286,6 +305,7 @@ func (t *Tx) DeleteToken(id fleet.TokenID) { del(t, Tokens, indexID, string(id))
 
 // DeleteHost removes a host with its certificate, orders and challenges.
 func (t *Tx) DeleteHost(name fleet.HostName) {
+	t.touch(name)
 	del(t, Hosts, indexID, string(name))
 	del(t, Certificates, indexID, string(name))
 	del(t, Orders, indexHost, string(name))
@@ -302,11 +322,17 @@ func (t *Tx) DeleteRule(id fleet.RuleID) { del(t, Rules, indexID, string(id)) }
 
 // DeleteChallenge removes a pending challenge.
 func (t *Tx) DeleteChallenge(h fleet.HostName, ty fleet.ChallengeType, token string) {
+	t.touch(h)
 	del(t, Challenges, indexID, string(h), string(ty), token)
 }
 
 // DeleteOrder removes an order.
-func (t *Tx) DeleteOrder(id fleet.OrderID) { del(t, Orders, indexID, string(id)) }
+func (t *Tx) DeleteOrder(id fleet.OrderID) {
+	if o, ok := t.Order(id); ok {
+		t.touch(o.Host)
+	}
+	del(t, Orders, indexID, string(id))
+}
 
 // DeleteEntry removes the entry with that key and all whose keys start with key and a slash.
 func (t *Tx) DeleteEntry(key string) {

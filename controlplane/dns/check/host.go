@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -24,7 +25,7 @@ func (r *Resolver) CheckHost(ctx context.Context, h fleet.Host, zone fleet.HostN
 }
 
 func (r *Resolver) certificate(ctx context.Context, h fleet.Host, zone fleet.HostName) fleet.DNSVerdict {
-	name, want := "_acme-challenge."+string(h.Name), h.DCVName(zone)
+	name, want := challengeName(h.Name), h.DCVName(zone)
 	action := fmt.Sprintf("set %s CNAME %s", name, want)
 	targets, err := r.chain(ctx, name, want)
 	switch {
@@ -67,6 +68,11 @@ func judge(name, want string, targets []string, v4, v6, edge []netip.Addr) fleet
 	switch {
 	case len(all) == 0 && len(targets) == 0:
 		return fleet.DNSVerdict{Reason: fleet.ReasonDNSMissing, Message: name + " has no CNAME and no address", Action: set}
+	case !slices.ContainsFunc(all, ours) && proxyOf(targets, all) != "":
+		return fleet.DNSVerdict{
+			Reason: fleet.ReasonDNSProxied, Message: fmt.Sprintf("%s has the addresses %s of %s, which answers in its stead", name, list(all), proxyOf(targets, all)),
+			Action: fmt.Sprintf("switch the proxy of %s off (DNS only), and %s", name, set),
+		}
 	case len(all) == 0:
 		return fleet.DNSVerdict{Reason: fleet.ReasonDNSWrongTarget, Message: fmt.Sprintf("%s is a CNAME to %s, which has no address", name, targets[len(targets)-1]), Action: set}
 	case !slices.ContainsFunc(all, foreign):
@@ -114,6 +120,12 @@ func appendAddr(addrs []netip.Addr, ip []byte) []netip.Addr {
 }
 
 func servfail(name string, err error) fleet.DNSVerdict {
+	if bogus, ok := errors.AsType[bogusError](err); ok {
+		return fleet.DNSVerdict{
+			Reason: fleet.ReasonDNSSECBogus, Message: bogus.Error(),
+			Action: fmt.Sprintf("repair DNSSEC of the zone of %s: the DS record at the registrar has to fit the zone's keys, or remove the DS record", bogus.name),
+		}
+	}
 	return fleet.DNSVerdict{
 		Reason: fleet.ReasonDNSServfail, Message: fmt.Sprintf("%s cannot be looked up: %v", name, err),
 		Action: "check the name servers (and DNSSEC, if used) of the domain of " + name,

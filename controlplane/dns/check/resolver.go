@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -29,6 +30,20 @@ const (
 type Resolver struct {
 	// Servers are host:port addresses of recursive resolvers.
 	Servers []string
+	// AuthorityPort is the port of authoritative servers; 53 by default.
+	AuthorityPort uint16
+	// HTTPPort is the port at which edges answer HTTP-01; 0 means that it is not tried.
+	HTTPPort uint16
+	// Private are networks, not public, in which customers' name servers may be.
+	Private []netip.Prefix
+}
+
+// bogusError is an answer that is refused only because its signatures do not verify.
+type bogusError struct{ name string }
+
+// Error implements error.
+func (e bogusError) Error() string {
+	return e.name + " does not validate: resolvers answer only with checking disabled"
 }
 
 // System returns the resolvers that this machine uses, from a file such as /etc/resolv.conf.
@@ -51,22 +66,56 @@ func (r *Resolver) exchange(ctx context.Context, name string, qtype uint16) (*dn
 	}
 	var errs []error
 	for _, server := range r.Servers {
-		m, err := ask(ctx, server, name, qtype)
+		m, err := r.ask(ctx, server, name, qtype)
 		if err == nil {
 			return m, nil
 		}
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
+		if _, bogus := errors.AsType[bogusError](err); bogus {
+			return nil, err
+		}
 		errs = append(errs, fmt.Errorf("resolver %s: %w", server, err))
 	}
 	return nil, errors.Join(errs...)
 }
 
-func ask(ctx context.Context, server, name string, qtype uint16) (*dns.Msg, error) {
+// ask asks one recursive resolver. One that refuses is asked once more without validation: an answer then says that
+// DNSSEC is what is wrong.
+func (r *Resolver) ask(ctx context.Context, server, name string, qtype uint16) (*dns.Msg, error) {
+	m, err := ask(ctx, server, question(name, qtype))
+	if failed, ok := errors.AsType[rcodeError](err); !ok || failed.rcode != dns.RcodeServerFailure {
+		return m, err
+	}
+	again := question(name, qtype)
+	again.CheckingDisabled = true
+	if _, unchecked := ask(ctx, server, again); unchecked == nil {
+		return nil, bogusError{plain(name)}
+	}
+	return nil, err
+}
+
+func question(name string, qtype uint16) *dns.Msg {
 	req := new(dns.Msg)
 	req.SetQuestion(dns.Fqdn(name), qtype)
 	req.SetEdns0(ednsSize, false)
+	return req
+}
+
+// rcodeError is an answer that is none.
+type rcodeError struct {
+	rcode int
+	of    dns.Question
+}
+
+// Error implements error.
+func (e rcodeError) Error() string {
+	return fmt.Sprintf("%s for %s %s", dns.RcodeToString[e.rcode], strings.TrimSuffix(e.of.Name, "."), dns.TypeToString[e.of.Qtype])
+}
+
+// ask puts a question to one server.
+func ask(ctx context.Context, server string, req *dns.Msg) (*dns.Msg, error) {
 	m, err := roundTrip(ctx, "udp", server, req)
 	if err == nil && m.Truncated {
 		m, err = roundTrip(ctx, "tcp", server, req)
@@ -75,7 +124,7 @@ func ask(ctx context.Context, server, name string, qtype uint16) (*dns.Msg, erro
 		return nil, err
 	}
 	if m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
-		return nil, fmt.Errorf("%s for %s %s", dns.RcodeToString[m.Rcode], strings.TrimSuffix(name, "."), dns.TypeToString[qtype])
+		return nil, rcodeError{m.Rcode, req.Question[0]}
 	}
 	return m, nil
 }

@@ -35,6 +35,8 @@ type Resolver interface {
 	// CheckHost reports whether h's records are right. edge are the addresses that the zone answers with for h. The
 	// error is ctx's only.
 	CheckHost(ctx context.Context, h fleet.Host, zone fleet.HostName, edge []netip.Addr) (fleet.DNSFinding, error)
+	// Preflight looks for what would make ca refuse h by a challenge. The error is ctx's only.
+	Preflight(ctx context.Context, h fleet.Host, zone fleet.HostName, edge []netip.Addr, via fleet.ChallengeType, ca fleet.CAIdentity) (fleet.DNSVerdict, error)
 }
 
 // Issuer gets certificates; issuance.Issuer is one.
@@ -53,6 +55,8 @@ type Options struct {
 	Fetch    bundle.Fetch
 	Resolver Resolver
 	Issuer   Issuer
+	// Identity is whom CAA records have to allow; nil means that CAA is left to the CA.
+	Identity func(context.Context) (fleet.CAIdentity, error)
 	// Challenges is the presenter that Issuer has.
 	Challenges *Challenges
 	// Sealer is the key-encryption key.
@@ -62,7 +66,7 @@ type Options struct {
 	Telemetry *observability.Telemetry
 	// Workers bounds the orders at the CA at one time; 4 by default.
 	Workers int
-	// Lookups bounds the DNS checks and handshakes at one time; 16 by default.
+	// Lookups bounds the DNS checks and handshakes at one time; 64 by default.
 	Lookups int
 	// Scale multiplies every wait but the CA's own; 1 by default, less for trying things out.
 	Scale float64
@@ -80,7 +84,7 @@ func (o *Options) validate() error {
 		o.Workers = 4
 	}
 	if o.Lookups == 0 {
-		o.Lookups = 16
+		o.Lookups = 64
 	}
 	if o.Scale == 0 {
 		o.Scale = 1

@@ -184,6 +184,10 @@ func (r ready) CheckHost(context.Context, fleet.Host, fleet.HostName, []netip.Ad
 	return fleet.DNSFinding{Certificate: v, Traffic: v}, nil
 }
 
+func (ready) Preflight(context.Context, fleet.Host, fleet.HostName, []netip.Addr, fleet.ChallengeType, fleet.CAIdentity) (fleet.DNSVerdict, error) {
+	return fleet.DNSVerdict{OK: true}, nil
+}
+
 // refusing is an Issuer that notes who asks, takes a while, and fails.
 type refusing struct {
 	mu    sync.Mutex

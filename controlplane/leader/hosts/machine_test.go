@@ -33,7 +33,7 @@ type machine struct {
 
 const zone = fleet.HostName("edge.example")
 
-func newMachine(t *testing.T, nodes ...fleet.Node) *machine {
+func newMachine(t testing.TB, nodes ...fleet.Node) *machine {
 	t.Helper()
 	kek, err := keyring.NewKEK()
 	if err != nil {
@@ -81,14 +81,14 @@ func (m *machine) Propose(ctx context.Context, h command.Header, b command.Body)
 	return res.Object, nil
 }
 
-func (m *machine) must(t *testing.T, b command.Body) {
+func (m *machine) must(t testing.TB, b command.Body) {
 	t.Helper()
 	if _, err := m.Propose(t.Context(), command.Header{Time: time.Now().UTC(), Actor: fleet.Actor{Name: "test", Party: fleet.Vendor}}, b); err != nil {
 		t.Fatalf("%s: %v", b.Type(), err)
 	}
 }
 
-func (m *machine) tenant(t *testing.T, id fleet.TenantID) {
+func (m *machine) tenant(t testing.TB, id fleet.TenantID) {
 	t.Helper()
 	m.must(t, command.TenantPut{Put: command.Put{Create: true}, ID: id, Spec: fleet.TenantSpec{Name: string(id), Form: fleet.SecurityEdge, Group: fleet.DefaultGroup}})
 }

@@ -60,6 +60,14 @@ func (l *Loop) attempt(ctx context.Context, h fleet.Host, zone fleet.HostName, e
 		return res
 	}
 	o.Challenge = seen.Challenge
+	if v := l.preflight(ctx, h, zone, edge, o.Challenge); !v.OK {
+		if ctx.Err() == nil {
+			now := l.o.Now()
+			o.Problem, o.NextAttempt = hoststate.Problem(v.Reason, v.Message, v.Action), now.Add(l.s.Preflight(now.Sub(o.CreatedAt)))
+			res.err = l.propose(ctx, command.OrderPut{Order: o})
+		}
+		return res
+	}
 	err := fence(func() (err error) {
 		chain, err = l.o.Issuer.Issue(ctx, l.request(o))
 		return err

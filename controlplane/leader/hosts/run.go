@@ -1,12 +1,15 @@
 package hosts
 
 import (
-	"cmp"
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/go-memdb"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/edgefleet/edgefleet/controlplane/command"
 	"github.com/edgefleet/edgefleet/controlplane/state"
@@ -14,8 +17,14 @@ import (
 	"github.com/edgefleet/edgefleet/fleet/hoststate"
 )
 
-// idle bounds how long the loop sleeps when nothing is due.
-const idle = time.Hour
+const (
+	// idle bounds how long the loop sleeps when nothing is due.
+	idle = time.Hour
+	// batch bounds the hosts that one step decides about, and so how long news wait for it.
+	batch = 256
+	// proposals bounds the commits of one step that are under way at one time.
+	proposals = 16
+)
 
 // kind is a kind of job.
 type kind int
@@ -45,115 +54,216 @@ type result struct {
 type run struct {
 	*Loop
 	inspect *inspector
+	feed    *state.HostFeed
+	book    *book
+	queues  *queues
 	jobs    sync.WaitGroup
 	results chan result
-	busy    map[job]bool
-	// poked hosts are to be looked at now.
-	poked map[fleet.HostName]bool
 	// learned is what finished jobs found and is not in the state yet.
 	learned map[fleet.HostName][]func(fleet.HostObserved) fleet.HostObserved
-	// served numbers when each tenant last got a worker, for fairness.
-	served map[fleet.TenantID]int
-	turn   int
+	// challenged are the hosts with a published answer to a challenge.
+	challenged map[fleet.HostName]bool
 }
 
 func newRun(l *Loop) *run {
 	return &run{
-		Loop: l, inspect: newInspector(l.o.Fetch), results: make(chan result, l.o.Workers+l.o.Lookups), busy: map[job]bool{},
-		poked: map[fleet.HostName]bool{}, learned: map[fleet.HostName][]func(fleet.HostObserved) fleet.HostObserved{}, served: map[fleet.TenantID]int{},
+		Loop: l, inspect: newInspector(l.o.Fetch), feed: l.o.State.FollowHosts(), book: newBook(), queues: newQueues(l.o.Workers, l.o.Lookups),
+		results: make(chan result, l.o.Workers+l.o.Lookups), learned: map[fleet.HostName][]func(fleet.HostObserved) fleet.HostObserved{},
 	}
 }
 
 func (r *run) loop(ctx context.Context) error {
+	defer r.feed.Close()
 	for ctx.Err() == nil {
-		ws := r.o.State.Watch(state.Clusters, state.Tenants, state.Hosts, state.Orders, state.Certificates, state.Heads, state.Nodes, state.Epochs, state.Challenges)
+		// Watched before the step reads: what changes meanwhile wakes the next one.
+		edges, all := r.o.State.Watch(state.Heads, state.Nodes, state.Tenants), r.o.State.Watch(state.Clusters, state.Epochs)
 		wake, err := r.step(ctx)
 		if err != nil {
 			return ended(ctx, err)
 		}
-		watching, stop := context.WithCancel(ctx)
-		timer := time.NewTimer(max(0, wake.Sub(r.o.Now())))
-		select {
-		case <-ctx.Done():
-		case <-timer.C:
-		case <-ws.WatchCh(watching):
-		case h := <-r.pokes:
-			r.poked[h] = true
-		case res := <-r.results:
-			err = r.take(res)
-		}
-		stop()
-		timer.Stop()
-		for more := true; more && err == nil; {
-			select {
-			case res := <-r.results:
-				err = r.take(res)
-			case h := <-r.pokes:
-				r.poked[h] = true
-			default:
-				more = false
-			}
-		}
-		if err != nil {
+		if err := r.sleep(ctx, wake, edges, all); err != nil {
 			return ended(ctx, err)
+		}
+		if fired(all) {
+			r.everything(r.o.State.Read())
+		}
+		if fired(edges) {
+			r.acknowledged()
 		}
 	}
 	return nil
 }
 
+// sleep returns when something is due or known.
+func (r *run) sleep(ctx context.Context, wake time.Time, edges, all memdb.WatchSet) error {
+	watched := memdb.NewWatchSet()
+	maps.Copy(watched, edges)
+	maps.Copy(watched, all)
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	timer := time.NewTimer(max(0, wake.Sub(r.o.Now())))
+	defer timer.Stop()
+	var err error
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-watched.WatchCh(watching):
+	case <-r.feed.Changed():
+	case h := <-r.pokes:
+		r.book.poke(h)
+	case res := <-r.results:
+		err = r.take(res)
+	}
+	for err == nil {
+		select {
+		case res := <-r.results:
+			err = r.take(res)
+			continue
+		case h := <-r.pokes:
+			r.book.poke(h)
+			continue
+		default:
+		}
+		break
+	}
+	return err
+}
+
+// fired reports whether something watched changed.
+func fired(ws memdb.WatchSet) bool {
+	for ch := range ws {
+		select {
+		case <-ch:
+			return true
+		default:
+		}
+	}
+	return false
+}
+
+// everything has all hosts decided about, in turn with what else is due.
+func (r *run) everything(v *state.View) {
+	now := r.o.Now()
+	for _, h := range v.Hosts() {
+		if e := r.book.entry(h.Name); e.place < 0 || e.wake.After(now) {
+			r.book.at(h.Name, now)
+		}
+	}
+}
+
+// acknowledged has the hosts decided about that wait for edges.
+func (r *run) acknowledged() {
+	for _, h := range slices.Sorted(maps.Keys(r.book.waiting)) {
+		r.book.mark(h)
+	}
+}
+
 func (r *run) take(res result) error {
-	delete(r.busy, res.job)
+	r.queues.done(res.job)
 	if res.fold != nil {
 		r.learned[res.job.host] = append(r.learned[res.job.host], res.fold)
 	}
+	r.book.mark(res.job.host)
 	return res.err
 }
 
-// step brings the state up to what is known and starts what is due; it returns when it wants to be called again.
+// step brings the state up to what is known of some hosts and starts what is due; it returns when it wants to be called again.
 func (r *run) step(ctx context.Context) (time.Time, error) {
+	changed, all := r.feed.Take()
 	v, now := r.o.State.Read(), r.o.Now()
-	wake := now.Add(idle)
 	cluster, ok := v.Cluster()
 	if !ok {
-		return wake, nil
+		return now.Add(idle), nil
 	}
-	var orders []fleet.OrderRecord
-	challenged := map[fleet.HostName]bool{}
+	if all {
+		r.everything(v)
+	}
+	for _, h := range changed {
+		r.book.mark(h)
+	}
+	r.challenged = map[fleet.HostName]bool{}
 	for _, c := range v.Challenges() {
-		challenged[c.Host] = true
+		r.challenged[c.Host] = true
 	}
-	for _, h := range v.Hosts() {
-		stored := h.Observed
-		for _, fold := range r.learned[h.Name] {
-			h.Observed = fold(h.Observed)
-		}
-		f, order, edges := r.facts(v, h, now)
-		f.Challenged = challenged[h.Name]
-		next, t := hoststate.Decide(f, r.s.Schedule)
-		if h.Observed = next; !hoststate.Equal(stored, next) {
-			if err := r.propose(ctx, command.HostObserve{Name: h.Name, Tenant: h.Tenant, Observed: next}); err != nil {
-				return wake, err
-			}
-		}
-		if err := r.start(ctx, v, cluster.Zone, f, edges, h, t); err != nil {
-			return wake, err
-		}
-		if t.Issue && !r.busy[job{jobIssue, h.Name, h.Tenant}] {
-			orders = append(orders, order)
-		}
-		if !t.Wake.IsZero() && t.Wake.Before(wake) {
-			wake = t.Wake
+	commits, committing := errgroup.WithContext(ctx)
+	commits.SetLimit(proposals)
+	for _, e := range r.book.next(now, batch) {
+		if commit := r.decide(v, e, now); commit != nil {
+			commits.Go(func() error { return commit(committing) })
 		}
 	}
-	clear(r.learned)
-	clear(r.poked)
-	r.issue(ctx, v, cluster.Zone, orders)
-	return wake, nil
+	if err := commits.Wait(); err != nil {
+		return now, err
+	}
+	r.dispatch(ctx, v, cluster.Zone, now)
+	return r.book.wake(now, now.Add(idle)), nil
+}
+
+// decide plans for one host: it queues jobs, and returns what is to be committed, nil if nothing.
+func (r *run) decide(v *state.View, e *entry, now time.Time) func(context.Context) error {
+	h, ok := v.Host(e.host)
+	learned := r.learned[e.host]
+	delete(r.learned, e.host)
+	if !ok {
+		r.book.drop(e.host)
+		return nil
+	}
+	stored := h.Observed
+	for _, fold := range learned {
+		h.Observed = fold(h.Observed)
+	}
+	f, _, _ := r.facts(v, h, now)
+	next, p := hoststate.Decide(f, r.s.Schedule)
+	h.Observed = next
+	if p.Wake.IsZero() {
+		p.Wake = now.Add(idle)
+	}
+	r.book.at(h.Name, p.Wake)
+	delete(r.book.waiting, h.Name)
+	if f.Edges != nil && !f.Edges.Complete() {
+		r.book.waiting[h.Name] = true
+	}
+	r.queue(h, p, e, now)
+	if hoststate.Equal(stored, next) && !p.Order {
+		return nil
+	}
+	return func(ctx context.Context) error { return r.record(ctx, h, stored, f.Cert, p.Order) }
+}
+
+// record commits what stands about h now, and its next order if one is due.
+func (r *run) record(ctx context.Context, h fleet.Host, stored fleet.HostObserved, cert *fleet.Certificate, order bool) error {
+	if !hoststate.Equal(stored, h.Observed) {
+		if err := r.propose(ctx, command.HostObserve{Name: h.Name, Tenant: h.Tenant, Observed: h.Observed}); err != nil {
+			return err
+		}
+	}
+	if order {
+		return r.newOrder(ctx, h, cert)
+	}
+	return nil
+}
+
+// queue puts what is due for h into line.
+func (r *run) queue(h fleet.Host, p hoststate.Plan, e *entry, now time.Time) {
+	if p.DNS || e.poked {
+		c := classOf(h.Observed, now, r.s.Schedule)
+		if e.poked {
+			c = fresh
+		}
+		r.queues.add(job{jobDNS, h.Name, h.Tenant}, c)
+	}
+	e.poked = false
+	if p.Handshake {
+		r.queues.add(job{jobHandshake, h.Name, h.Tenant}, fresh)
+	}
+	if p.Issue {
+		r.queues.add(job{jobIssue, h.Name, h.Tenant}, orders)
+	}
 }
 
 // facts are what is known of h, the order under way as it is stored, and the addresses of the edges that have its certificate.
 func (r *run) facts(v *state.View, h fleet.Host, now time.Time) (hoststate.Facts, fleet.OrderRecord, []netip.Addr) {
-	f := hoststate.Facts{Host: h, Now: now, Attempting: r.busy[job{jobIssue, h.Name, h.Tenant}]}
+	f := hoststate.Facts{Host: h, Now: now, Attempting: r.queues.running(job{jobIssue, h.Name, h.Tenant}), Challenged: r.challenged[h.Name]}
 	var order fleet.OrderRecord
 	for _, o := range v.OrdersOf(h.Name) {
 		if o.State == fleet.OrderQueued {
@@ -173,22 +283,40 @@ func (r *run) facts(v *state.View, h fleet.Host, now time.Time) (hoststate.Facts
 	return f, order, edges
 }
 
-// start begins what is due for h but orders at the CA, which wait for a worker.
-func (r *run) start(ctx context.Context, v *state.View, zone fleet.HostName, f hoststate.Facts, edges []netip.Addr, h fleet.Host, t hoststate.Plan) error {
-	if t.Order {
-		if err := r.newOrder(ctx, h, f.Cert); err != nil {
-			return err
+// dispatch starts the jobs that have a free worker. A job that is not due any more, for its host changed while it
+// waited, is dropped, and the host is decided about anew.
+func (r *run) dispatch(ctx context.Context, v *state.View, zone fleet.HostName, now time.Time) {
+	for {
+		j, ok := r.queues.next()
+		if !ok {
+			return
 		}
+		h, exists := v.Host(j.host)
+		if !exists || h.Tenant != j.tenant {
+			r.queues.done(j)
+			continue
+		}
+		work := func() result { return r.checkDNS(ctx, h, zone, addresses(v, h)) }
+		if j.kind != jobDNS {
+			f, order, edges := r.facts(v, h, now)
+			switch {
+			case j.kind == jobIssue && f.Order != nil && !f.Order.NextAttempt.After(now):
+				work = func() result { return r.attempt(ctx, h, zone, addresses(v, h), order) }
+			case j.kind == jobHandshake && f.Cert != nil && f.Edges.Complete():
+				cert := *f.Cert
+				work = func() result { return r.verify(ctx, cert, edges) }
+			default:
+				r.queues.done(j)
+				r.book.mark(h.Name)
+				continue
+			}
+		}
+		r.jobs.Go(func() {
+			res := work()
+			res.job = j
+			r.results <- res // has room for every job that may run
+		})
 	}
-	if t.DNS || r.poked[h.Name] {
-		edge := addresses(v, h)
-		r.lookup(job{jobDNS, h.Name, h.Tenant}, func() result { return r.checkDNS(ctx, h, zone, edge) })
-	}
-	if t.Handshake {
-		cert := *f.Cert
-		r.lookup(job{jobHandshake, h.Name, h.Tenant}, func() result { return r.verify(ctx, cert, edges) })
-	}
-	return nil
 }
 
 // addresses are all that the zone could answer with for h.
@@ -204,53 +332,4 @@ func addresses(v *state.View, h fleet.Host) []netip.Addr {
 		}
 	}
 	return out
-}
-
-// lookup starts j unless it runs already or too many do; what is due stays due.
-func (r *run) lookup(j job, work func() result) {
-	n := 0
-	for b := range r.busy {
-		if b.kind != jobIssue {
-			n++
-		}
-	}
-	if !r.busy[j] && n < r.o.Lookups {
-		r.spawn(j, work)
-	}
-}
-
-func (r *run) spawn(j job, work func() result) {
-	r.busy[j] = true
-	r.jobs.Go(func() {
-		res := work()
-		res.job = j
-		r.results <- res // has room for every job that may run
-	})
-}
-
-// issue gives free workers to orders that are due: first to the tenant with the fewest at work, then to the one that
-// waited longest for a turn, so that a tenant with a thousand names delays nobody else's first.
-func (r *run) issue(ctx context.Context, v *state.View, zone fleet.HostName, due []fleet.OrderRecord) {
-	working, total := map[fleet.TenantID]int{}, 0
-	for b := range r.busy {
-		if b.kind == jobIssue {
-			working[b.tenant]++
-			total++
-		}
-	}
-	for ; total < r.o.Workers && len(due) > 0; total++ {
-		o := slices.MinFunc(due, func(a, b fleet.OrderRecord) int {
-			return cmp.Or(cmp.Compare(working[a.Tenant], working[b.Tenant]), cmp.Compare(r.served[a.Tenant], r.served[b.Tenant]), a.NextAttempt.Compare(b.NextAttempt))
-		})
-		due = slices.DeleteFunc(due, func(d fleet.OrderRecord) bool { return d.ID == o.ID })
-		r.turn++
-		r.served[o.Tenant] = r.turn
-		working[o.Tenant]++
-		h, ok := v.Host(o.Host)
-		if !ok {
-			continue
-		}
-		edge := addresses(v, h)
-		r.spawn(job{jobIssue, o.Host, o.Tenant}, func() result { return r.attempt(ctx, h, zone, edge, o) })
-	}
 }

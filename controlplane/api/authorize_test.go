@@ -328,7 +328,8 @@ func TestADeletedHostIsNotTakenFromItsVisitors(t *testing.T) {
 	if a := red.call("DELETE", path, nil).want(409); !strings.Contains(a.Detail, "cannot be looked up") {
 		t.Errorf("got %s", a.Detail)
 	}
-	f.op().call("DELETE", path+"?force=true", nil).want(200)
+	f.op().call("DELETE", path+"?force=true", nil).want(422)
+	f.op().with("Edgefleet-Reason", "the customer left").call("DELETE", path+"?force=true", nil).want(200)
 	red.call("GET", path, nil).want(404)
 
 	red.call("POST", "/v1/tenants/red/hosts", create).want(201).into(&second)

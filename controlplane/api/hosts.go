@@ -11,6 +11,7 @@ import (
 	"github.com/edgefleet/edgefleet/controlplane/command"
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/fleet/hostname"
+	"github.com/edgefleet/edgefleet/fleet/hoststate"
 )
 
 func (a *API) registerHosts() {
@@ -48,7 +49,7 @@ func (a *API) hostView(h fleet.Host) *Body[client.HostView] {
 	v := a.view()
 	cluster, _ := v.Cluster()
 	resolved, _ := v.HostOrigins(h.Name)
-	return &Body[client.HostView]{Body: client.HostView{Host: h, Records: h.Records(cluster.Zone), Services: resolved.Services}}
+	return &Body[client.HostView]{Body: client.HostView{Host: h, Records: h.Records(cluster.Zone), Advice: hoststate.Advise(h.Observed), Services: resolved.Services}}
 }
 
 func (a *API) hostList(_ context.Context, in *TenantList) (*Body[client.Page[fleet.Host]], error) {
@@ -76,6 +77,11 @@ func (a *API) hostCreate(ctx context.Context, in *HostCreateInput) (*Body[client
 	}
 	cluster, _ := a.view().Cluster()
 	if err := hostname.Reserved(name, cluster.Zone, nil); err != nil {
+		return nil, err
+	}
+	unlock := a.claims.lock(name)
+	defer unlock()
+	if err := a.mayClaim(name, in.tenant()); err != nil {
 		return nil, err
 	}
 	h, err := a.putHost(ctx, nil, command.HostPut{
@@ -131,7 +137,7 @@ func (a *API) hostCheck(_ context.Context, in *HostPath) (*Body[client.HostView]
 // HostDeleteInput deletes a host.
 type HostDeleteInput struct {
 	HostPath
-	Force bool `query:"force" doc:"delete although DNS still points here (operators only)"`
+	Force bool `query:"force" doc:"delete although DNS still points here (operators only, with a reason)"`
 }
 
 func (a *API) hostDelete(ctx context.Context, in *HostDeleteInput) (*Body[Empty], error) {
@@ -151,6 +157,9 @@ func (a *API) mayDelete(ctx context.Context, h fleet.Host, force bool) error {
 	if force {
 		if callerOf(ctx).token.Role != fleet.RoleOperator {
 			return fleet.NewError(fleet.ErrDenied, "force", "only an operator may delete a host by force: change its DNS record first, then delete it without")
+		}
+		if callerOf(ctx).reason == "" {
+			return fleet.Invalid("reason", "deleting %s although its DNS may point at the edge breaks its visitors: say why with --reason (header %s)", h.Name, headerReason)
 		}
 		return nil
 	}

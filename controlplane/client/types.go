@@ -61,6 +61,8 @@ type (
 	HostView struct {
 		fleet.Host
 		Records []fleet.Record `json:"records"`
+		// Advice is what the conditions that are not true ask for.
+		Advice []fleet.HostAdvice `json:"advice,omitempty"`
 		// Services are the origins that are Consul services, with the servers that they stand for.
 		Services []fleet.ResolvedOrigin `json:"services,omitempty"`
 	}

@@ -194,7 +194,7 @@ func (a *app) showHost(h client.HostView) error {
 	if err := a.say(""); err != nil {
 		return err
 	}
-	if err := a.showConditions(h.Observed); err != nil {
+	if err := a.showConditions(h); err != nil {
 		return err
 	}
 	if err := a.showServices(h.Services); err != nil {
@@ -207,15 +207,20 @@ func (a *app) showHost(h client.HostView) error {
 }
 
 // showConditions prints a table, and below it what is said about each condition, which is too long for a column.
-func (a *app) showConditions(o fleet.HostObserved) error {
+func (a *app) showConditions(h client.HostView) error {
+	o, advised := h.Observed, map[string]bool{}
 	t := newTable(a.Out, "CONDITION", "STATE", "REASON", "SINCE", "NEXT CHECK")
 	var said []string
+	for _, ad := range h.Advice {
+		advised[ad.Condition] = true
+		said = append(said, ad.Condition+": "+clean(a.adviceText(ad)))
+	}
 	for _, c := range []struct {
 		name string
 		fleet.Condition
 	}{{"ownership", o.Ownership}, {"certificate", o.Certificate}, {"routing", o.Routing}} {
 		t.row(c.name, c.State, c.Reason, a.age(c.Since), a.age(c.NextCheck))
-		if text := conditionText(c.Condition); text != "" {
+		if text := conditionText(c.Condition); text != "" && !advised[c.name] {
 			said = append(said, c.name+": "+clean(text))
 		}
 	}
@@ -224,6 +229,17 @@ func (a *app) showConditions(o fleet.HostObserved) error {
 	}
 	return a.say("\n%s", strings.Join(said, "\n"))
 }
+
+// adviceText is an advice in sentences: what is seen, what is wanted, who acts, and when it is looked at again.
+func (a *app) adviceText(ad fleet.HostAdvice) string {
+	text := ad.Reason + ": " + sentence(ad.Seen) + " " + sentence(strings.ToUpper(ad.Wanted[:min(1, len(ad.Wanted))])+ad.Wanted[min(1, len(ad.Wanted)):]) + " Who acts: " + string(ad.Who) + "."
+	if !ad.NextCheck.IsZero() {
+		text += " Next check " + ad.NextCheck.UTC().Format("15:04:05") + "."
+	}
+	return text
+}
+
+func sentence(s string) string { return strings.TrimSuffix(s, ".") + "." }
 
 // conditionText is what a condition says to people: what is seen, and what to do.
 func conditionText(c fleet.Condition) string {
@@ -276,24 +292,11 @@ func (a *app) hostSet() *cobra.Command {
 	return cmd
 }
 
-func (a *app) hostCheck() *cobra.Command {
-	return &cobra.Command{
-		Use: "check NAME", Short: "Look at the host's DNS now", Example: "  fleetctl host check shop.example.com", Args: exact("NAME"),
-		Long:              "Make the control plane look at the host's DNS now instead of at its next check. The result shows a moment later in 'fleetctl host show'.",
-		ValidArgsFunction: first(a.completeHosts),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.onHost(cmd, http.MethodPost, args[0], nil, func(h client.HostView) error {
-				return a.say("the DNS of %[1]s is being looked at; see 'fleetctl host show %[1]s'", h.Name)
-			}, "check")
-		},
-	}
-}
-
 func (a *app) hostDelete() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "delete NAME", Short: "Stop protecting a host", Args: exact("NAME"), ValidArgsFunction: first(a.completeHosts),
-		Long:    "Stop protecting a host. It is refused while the host's DNS leads to the edge; operators can overrule that with --force.",
-		Example: "  fleetctl host delete shop.example.com --yes",
+		Long:    "Stop protecting a host. It is refused while the host's DNS leads to the edge; operators can overrule that with --force and a --reason.",
+		Example: "  fleetctl host delete shop.example.com --yes\n  fleetctl host delete shop.example.com --force --reason 'the customer left, ticket 7'",
 	}
 	yes := yesFlag(cmd)
 	force := cmd.Flags().Bool("force", false, "delete although DNS still points at the edge: visitors get errors (operators only)")
@@ -301,6 +304,9 @@ func (a *app) hostDelete() *cobra.Command {
 		name, err := hostname.Canonical(args[0])
 		if err != nil {
 			return err
+		}
+		if *force && a.flags.reason == "" {
+			return usagef(cmd, "--force needs a --reason: visitors of %s get errors, and others will ask why", name)
 		}
 		s, err := a.tenantSession(cmd)
 		if err != nil {

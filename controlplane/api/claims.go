@@ -32,7 +32,7 @@ func (c *claims) lock(n fleet.HostName) (unlock func()) {
 // mayClaim refuses a name of which a parent, or a wildcard over it, belongs to another tenant, without saying to whom.
 func (a *API) mayClaim(n fleet.HostName, tenant fleet.TenantID) error {
 	v := a.view()
-	for above := strings.TrimPrefix(string(n), "*."); ; {
+	for above := string(n); ; {
 		_, rest, more := strings.Cut(above, ".")
 		if !more {
 			return nil

@@ -84,6 +84,8 @@ type DNSVerdict struct {
 type DNSFinding struct {
 	// Certificate is about _acme-challenge.<host>: OK means that we can answer DNS-01 challenges.
 	Certificate DNSVerdict `json:"certificate"`
+	// DNSOnly: visitors do not prove control, for the host is a wildcard.
+	DNSOnly bool `json:"dns_only,omitempty"`
 	// Traffic is about <host> itself: OK means that its visitors, and HTTP-01 challenges, come to the edge.
 	Traffic DNSVerdict `json:"traffic"`
 }

@@ -144,7 +144,7 @@ type Record struct {
 // Records are the DNS records for h below the edge zone.
 func (h Host) Records(zone HostName) []Record {
 	return []Record{
-		{Purpose: "certificate", Name: "_acme-challenge." + string(h.Name), Type: "CNAME", Value: h.DCVName(zone)},
+		{Purpose: "certificate", Name: h.Name.ChallengeName(), Type: "CNAME", Value: h.DCVName(zone)},
 		{Purpose: "traffic", Name: string(h.Name), Type: "CNAME", Value: h.TrafficName(zone)},
 	}
 }
@@ -157,7 +157,7 @@ func (h Host) TrafficName(zone HostName) string { return h.Desired.Label + "." +
 
 // Validate checks the invariants of h that need nothing but h itself.
 func (h Host) Validate() error {
-	if name, err := ParseHostName(string(h.Name)); err != nil || name != h.Name {
+	if name, err := ParseHost(string(h.Name)); err != nil || name != h.Name {
 		return err
 	}
 	if err := ValidateID("tenant", h.Tenant); err != nil {

@@ -40,3 +40,38 @@ func ParseHostName(s string) (HostName, error) {
 func (h HostName) Within(zone HostName) bool {
 	return h == zone || strings.HasSuffix(string(h), "."+string(zone))
 }
+
+// Wildcard reports whether h is a wildcard such as *.example.com, and the name below which it stands for every name of
+// one more label.
+func (h HostName) Wildcard() (base HostName, ok bool) {
+	rest, ok := strings.CutPrefix(string(h), "*.")
+	return HostName(rest), ok
+}
+
+// Probe is a name that h stands for: itself, or one below a wildcard's base that is asked for to see whether it works.
+func (h HostName) Probe() HostName {
+	if base, ok := h.Wildcard(); ok {
+		return "edgefleet-check." + base
+	}
+	return h
+}
+
+// ParseHost checks the syntax of a name that can be protected: a host name, or a wildcard over one.
+func ParseHost(s string) (HostName, error) {
+	base, wildcard := HostName(s).Wildcard()
+	if !wildcard {
+		return ParseHostName(s)
+	}
+	if _, err := ParseHostName(string(base)); err != nil {
+		return "", err
+	}
+	if len(s) > 253 {
+		return "", Invalid("host", "host name of %d bytes; the limit is 253", len(s))
+	}
+	return HostName(s), nil
+}
+
+// ChallengeName is where a certificate authority looks for the answer to a DNS-01 challenge for h.
+func (h HostName) ChallengeName() string {
+	return "_acme-challenge." + strings.TrimPrefix(string(h), "*.")
+}

@@ -26,7 +26,14 @@ func TestNamesAboveAndBelowAnotherTenantsAreRefused(t *testing.T) {
 			t.Errorf("%s: %s", name, a.Detail)
 		}
 	}
-	for _, name := range []string{"api.shop.example.com", "example.com"} {
+	for _, name := range []string{"*.example.com", "*.shop.example.com"} {
+		if a := blue.call("POST", "/v1/tenants/blue/hosts", claimOf(name)).want(409); !strings.Contains(a.Detail, "CLAIMED_ELSEWHERE") {
+			t.Errorf("%s: %s", name, a.Detail)
+		}
+	}
+	red.call("POST", "/v1/tenants/red/hosts", claimOf("*.wild.example.com")).want(201)
+	blue.call("POST", "/v1/tenants/blue/hosts", claimOf("api.wild.example.com")).want(409)
+	for _, name := range []string{"api.shop.example.com", "example.com", "*.shop.example.com"} {
 		red.call("POST", "/v1/tenants/red/hosts", claimOf(name)).want(201)
 	}
 	blue.call("POST", "/v1/tenants/blue/hosts", claimOf("myshop.example.org")).want(201)

@@ -55,7 +55,7 @@ func Hold(h Header, b Body, members func() []fleet.Member) (Header, error) {
 	if t, ok := b.(TokenIssue); ok && t.IntroducedBy != "" {
 		need = formatIntroduced
 	}
-	if p, ok := b.(HostPut); ok && p.Spec.Extended() {
+	if p, ok := b.(HostPut); ok && (p.Spec.Extended() || wildcard(p.Name)) {
 		need = formatHostTLS
 	}
 	if need == 1 && h.Once == nil {
@@ -90,4 +90,10 @@ func checkFormat(t Type, h Header) error {
 
 func unknown(n uint64) error {
 	return fleet.NewError(fleet.ErrCorrupt, "command", "log entry has the unknown command %d; this member is older than the cluster: upgrade it", n)
+}
+
+// wildcard names are refused by members of the first format.
+func wildcard(n fleet.HostName) bool {
+	_, ok := n.Wildcard()
+	return ok
 }

@@ -56,7 +56,11 @@ func (p *processor) hostPut(cmd command.Body, b *command.HostPut, services bool)
 
 // claim checks that the tenant may claim the name and fills in what a new host starts with.
 func (p *processor) claim(h *fleet.Host, label string) error {
-	for _, child := range p.tx.HostsBelow(h.Name) {
+	above, wildcard := h.Name.Wildcard()
+	if !wildcard {
+		above = h.Name
+	}
+	for _, child := range p.tx.HostsBelow(above) {
 		if child.Tenant != h.Tenant {
 			return claimedElsewhere(h.Name)
 		}

@@ -127,7 +127,7 @@ func decodeCerts(tenant fleet.TenantID, b []byte, group fleet.GroupName, keys ke
 		p.entries = append(p.entries, sni.Entry{Name: bc.Host, Certificate: cert})
 	}
 	for _, ch := range c.Challenges {
-		if _, err := fleet.ParseHostName(string(ch.Host)); err != nil {
+		if _, err := fleet.ParseHost(string(ch.Host)); err != nil {
 			return part{}, fmt.Errorf("challenge of %q: %w", ch.Host, err)
 		}
 		if ch.Token == "" || len(ch.Token) > maxChallengeBytes || len(ch.Response) > maxChallengeBytes {
@@ -139,7 +139,7 @@ func decodeCerts(tenant fleet.TenantID, b []byte, group fleet.GroupName, keys ke
 
 // openCertificate unseals the private key, which stays in memory, and matches it to the chain.
 func openCertificate(tenant fleet.TenantID, c fleet.BundleCert, group fleet.GroupName, keys keyset) (*tls.Certificate, uint64, error) {
-	if _, err := fleet.ParseHostName(string(c.Host)); err != nil {
+	if _, err := fleet.ParseHost(string(c.Host)); err != nil {
 		return nil, 0, err
 	}
 	if len(c.Chain) > maxChainBytes {

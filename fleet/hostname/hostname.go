@@ -28,6 +28,13 @@ func Canonical(s string) (fleet.HostName, error) {
 		return "", fleet.Invalid("host", "host name of %d bytes; the limit is 253", len(s))
 	}
 	s = strings.TrimSpace(s)
+	if rest, ok := strings.CutPrefix(s, "*."); ok {
+		base, err := Canonical(rest)
+		if err != nil {
+			return "", err
+		}
+		return fleet.ParseHost("*." + string(base))
+	}
 	if err := looksLikeHost(s); err != nil {
 		return "", err
 	}
@@ -55,8 +62,8 @@ func looksLikeHost(s string) error {
 		return fleet.Invalid("host", "the host name is empty: give a full name such as api.example.com")
 	case strings.Contains(s, "://"), strings.Contains(s, "/"):
 		return fleet.Invalid("host", "%q is a URL: give the host name only, such as api.example.com", s)
-	case strings.HasPrefix(s, "*."), strings.Contains(s, "*"):
-		return fleet.Invalid("host", "%q is a wildcard, which is not supported: add each host name by itself", s)
+	case strings.Contains(s, "*"):
+		return fleet.Invalid("host", "%q has a wildcard that is not the whole first label: give a name such as *.example.com", s)
 	}
 	bare := strings.Trim(s, "[]")
 	if _, err := netip.ParseAddr(bare); err == nil {
@@ -110,11 +117,15 @@ func isNumeric(label string) bool {
 // Reserved refuses names that belong to the edge: the edge zone, everything below it and what is above it, and the
 // vendor's own names with everything below them.
 func Reserved(h, zone fleet.HostName, own []fleet.HostName) error {
-	if zone != "" && (h.Within(zone) || zone.Within(h)) {
+	base, _ := h.Wildcard()
+	if base == "" {
+		base = h
+	}
+	if zone != "" && (base.Within(zone) || zone.Within(base)) {
 		return fleet.Invalid("host", "%s belongs to the edge zone %s: add the name that your clients use, and point it at the edge by CNAME", h, zone)
 	}
 	for _, o := range own {
-		if o != "" && h.Within(o) {
+		if o != "" && base.Within(o) {
 			return fleet.Invalid("host", "%s belongs to the operator of this edge: add a name of your own", h)
 		}
 	}

@@ -25,6 +25,8 @@ func TestCanonical(t *testing.T) {
 		{name: "an ideographic full stop separates labels", in: "例え。example.com", want: "xn--r8jz45g.example.com"},
 		{name: "a canonical A-label stays", in: "xn--bcher-kva.example.com", want: "xn--bcher-kva.example.com"},
 		{name: "hyphens inside a plain label are allowed", in: "r3---sn.example.com", want: "r3---sn.example.com"},
+		{name: "a wildcard", in: "*.Shop.example.com.", want: "*.shop.example.com"},
+		{name: "an international wildcard", in: "*.bücher.example.com", want: "*.xn--bcher-kva.example.com"},
 		{name: "253 bytes are the longest", in: long + "a", want: long + "a"},
 
 		{name: "empty", in: "", wantErr: "empty"},
@@ -36,7 +38,13 @@ func TestCanonical(t *testing.T) {
 		{name: "an underscore", in: "_x.example.com", wantErr: "not a host name"},
 		{name: "a URL", in: "https://api.example.com/", wantErr: "is a URL"},
 		{name: "a port", in: "api.example.com:8443", wantErr: "has a port"},
-		{name: "a wildcard", in: "*.example.com", wantErr: "wildcard"},
+		{name: "a wildcard of a public suffix", in: "*.co.uk", wantErr: "public suffix"},
+		{name: "a wildcard of wildcards", in: "*.*.example.com", wantErr: "wildcard"},
+		{name: "a wildcard inside", in: "a.*.example.com", wantErr: "wildcard"},
+		{name: "a part of a label as a wildcard", in: "*a.example.com", wantErr: "wildcard"},
+		{name: "a wildcard of an address", in: "*.192.0.2.1", wantErr: "IP address"},
+		{name: "a wildcard alone", in: "*", wantErr: "wildcard"},
+		{name: "a wildcard of 254 bytes", in: "*." + long, wantErr: "limit is 253"},
 		{name: "an IPv4 address", in: "192.0.2.1", wantErr: "IP address"},
 		{name: "an IPv4 address with a port", in: "192.0.2.1:80", wantErr: "IP address"},
 		{name: "an IPv6 address", in: "2001:db8::1", wantErr: "IP address"},
@@ -71,12 +79,12 @@ func TestCanonical(t *testing.T) {
 func TestReserved(t *testing.T) {
 	own := []fleet.HostName{"vendor.example"}
 	got := map[fleet.HostName]bool{}
-	for _, h := range []fleet.HostName{"edge.example.net", "x.edge.example.net", "example.net", "myedge.example.net", "vendor.example", "www.vendor.example", "notvendor.example", "api.example.com"} {
+	for _, h := range []fleet.HostName{"edge.example.net", "x.edge.example.net", "example.net", "myedge.example.net", "vendor.example", "www.vendor.example", "notvendor.example", "api.example.com", "*.example.net", "*.edge.example.net", "*.vendor.example"} {
 		got[h] = hostname.Reserved(h, "edge.example.net", own) != nil
 	}
 	want := map[fleet.HostName]bool{
 		"edge.example.net": true, "x.edge.example.net": true, "example.net": true, "myedge.example.net": false,
-		"vendor.example": true, "www.vendor.example": true, "notvendor.example": false, "api.example.com": false,
+		"vendor.example": true, "www.vendor.example": true, "notvendor.example": false, "api.example.com": false, "*.example.net": true, "*.edge.example.net": true, "*.vendor.example": true,
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
@@ -96,7 +104,7 @@ func FuzzCanonical(f *testing.F) {
 			}
 			return
 		}
-		if p, err := fleet.ParseHostName(string(h)); err != nil || p != h {
+		if p, err := fleet.ParseHost(string(h)); err != nil || p != h {
 			t.Fatalf("Canonical(%q) = %q, which does not parse: %v", s, h, err)
 		}
 		if again, err := hostname.Canonical(string(h)); err != nil || again != h {

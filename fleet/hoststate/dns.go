@@ -45,7 +45,7 @@ func challenge(f fleet.DNSFinding) fleet.ChallengeType {
 	switch {
 	case f.Certificate.OK:
 		return fleet.ChallengeDNS01
-	case f.Traffic.OK:
+	case f.Traffic.OK && !f.DNSOnly:
 		return fleet.ChallengeHTTP01
 	}
 	return ""

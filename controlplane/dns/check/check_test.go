@@ -217,3 +217,22 @@ func TestSystemResolvers(t *testing.T) {
 		t.Error("a missing file is no error")
 	}
 }
+
+func TestAWildcardIsLookedAtByANameBelowIt(t *testing.T) {
+	r := check.Resolver{Servers: []string{resolver(t, false, "_acme-challenge.shop.example.com. CNAME x.dcv.edge.example.", "edgefleet-check.shop.example.com. CNAME x.edge.example.")}}
+	h := fleet.Host{Name: "*.shop.example.com", Desired: fleet.HostDesired{Label: "x"}}
+	got, err := r.CheckHost(t.Context(), h, zone, edge)
+	want := fleet.DNSFinding{Certificate: fleet.DNSVerdict{OK: true}, Traffic: fleet.DNSVerdict{OK: true}, DNSOnly: true}
+	if d := cmp.Diff(want, got); err != nil || d != "" {
+		t.Error(err, d)
+	}
+	h.Desired.Label = "y"
+	got, err = r.CheckHost(t.Context(), h, zone, edge)
+	records := []fleet.Record{
+		{Purpose: "certificate", Name: "_acme-challenge.shop.example.com", Type: "CNAME", Value: "y.dcv.edge.example"},
+		{Purpose: "traffic", Name: "*.shop.example.com", Type: "CNAME", Value: "y.edge.example"},
+	}
+	if d := cmp.Diff(records, h.Records(zone)); err != nil || d != "" || got.Traffic.Action != "set *.shop.example.com CNAME y.edge.example" {
+		t.Errorf("%v %s %+v", err, d, got)
+	}
+}

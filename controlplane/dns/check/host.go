@@ -18,6 +18,7 @@ import (
 // everything that DNS does wrong is a verdict.
 func (r *Resolver) CheckHost(ctx context.Context, h fleet.Host, zone fleet.HostName, edge []netip.Addr) (fleet.DNSFinding, error) {
 	f := fleet.DNSFinding{Certificate: r.certificate(ctx, h, zone), Traffic: r.traffic(ctx, h, zone, edge)}
+	_, f.DNSOnly = h.Name.Wildcard()
 	if ctx.Err() != nil {
 		return fleet.DNSFinding{}, fmt.Errorf("check DNS of %s: %w", h.Name, context.Cause(ctx))
 	}
@@ -25,7 +26,7 @@ func (r *Resolver) CheckHost(ctx context.Context, h fleet.Host, zone fleet.HostN
 }
 
 func (r *Resolver) certificate(ctx context.Context, h fleet.Host, zone fleet.HostName) fleet.DNSVerdict {
-	name, want := challengeName(h.Name), h.DCVName(zone)
+	name, want := h.Name.ChallengeName(), h.DCVName(zone)
 	action := fmt.Sprintf("set %s CNAME %s", name, want)
 	targets, err := r.chain(ctx, name, want)
 	switch {
@@ -40,7 +41,7 @@ func (r *Resolver) certificate(ctx context.Context, h fleet.Host, zone fleet.Hos
 }
 
 func (r *Resolver) traffic(ctx context.Context, h fleet.Host, zone fleet.HostName, edge []netip.Addr) fleet.DNSVerdict {
-	name, want := string(h.Name), h.TrafficName(zone)
+	name, want := string(h.Name.Probe()), h.TrafficName(zone)
 	targets, err := r.chain(ctx, name, want)
 	if len(targets) > 0 && targets[len(targets)-1] == want {
 		return fleet.DNSVerdict{OK: true}
@@ -56,7 +57,7 @@ func (r *Resolver) traffic(ctx context.Context, h fleet.Host, zone fleet.HostNam
 	if err != nil {
 		return servfail(name, err)
 	}
-	return judge(name, want, targets, v4, v6, edge)
+	return judge(string(h.Name), want, targets, v4, v6, edge)
 }
 
 // judge compares the addresses of name with those of the edge.

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"github.com/miekg/dns"
@@ -31,7 +30,7 @@ func (r *Resolver) Preflight(ctx context.Context, h fleet.Host, zone fleet.HostN
 }
 
 func (r *Resolver) preflight(ctx context.Context, h fleet.Host, zone fleet.HostName, edge []netip.Addr, via fleet.ChallengeType, ca fleet.CAIdentity) fleet.DNSVerdict {
-	name, want := challengeName(h.Name), h.DCVName(zone)
+	name, want := h.Name.ChallengeName(), h.DCVName(zone)
 	if via != fleet.ChallengeDNS01 {
 		name, want = string(h.Name), h.TrafficName(zone)
 	}
@@ -43,11 +42,6 @@ func (r *Resolver) preflight(ctx context.Context, h fleet.Host, zone fleet.HostN
 		v = r.CAA(ctx, h.Name, via, ca)
 	}
 	return v
-}
-
-// challengeName is where a certificate authority looks for DNS-01.
-func challengeName(h fleet.HostName) string {
-	return "_acme-challenge." + strings.TrimPrefix(string(h), "*.")
 }
 
 // everywhere holds each hop from name to want against what every name server of the hop says; without a CNAME, the
@@ -128,7 +122,7 @@ func (r *Resolver) port80(ctx context.Context, h fleet.Host, zone fleet.HostName
 		}
 		return fleet.DNSVerdict{
 			Reason: fleet.ReasonHTTPUnreachable, Message: fmt.Sprintf("port %d of the edge %s does not answer: %v", r.HTTPPort, a, reason(err)),
-			Action: fmt.Sprintf("open it, or set %s CNAME %s", challengeName(h.Name), h.DCVName(zone)),
+			Action: fmt.Sprintf("open it, or set %s CNAME %s", h.Name.ChallengeName(), h.DCVName(zone)),
 		}
 	}
 	return fleet.DNSVerdict{OK: true}

@@ -35,7 +35,7 @@ func NewHandshake(roots *x509.CertPool, port uint16) func(context.Context, fleet
 func handshake(ctx context.Context, host fleet.HostName, spki string, edge netip.AddrPort, roots *x509.CertPool) error {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	d := tls.Dialer{Config: &tls.Config{ServerName: string(host), RootCAs: roots, MinVersion: tls.VersionTLS12}}
+	d := tls.Dialer{Config: &tls.Config{ServerName: string(host.Probe()), RootCAs: roots, MinVersion: tls.VersionTLS12}}
 	conn, err := d.DialContext(ctx, "tcp", edge.String())
 	if err != nil {
 		return err

@@ -28,7 +28,7 @@ func Canonical(s string) (fleet.HostName, error) {
 		return "", fleet.Invalid("host", "host name of %d bytes; the limit is 253", len(s))
 	}
 	s = strings.TrimSpace(s)
-	if rest, ok := strings.CutPrefix(s, "*."); ok {
+	if rest, ok := strings.CutPrefix(s, "*."); ok && !strings.Contains(rest, "*") {
 		base, err := Canonical(rest)
 		if err != nil {
 			return "", err

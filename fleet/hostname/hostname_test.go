@@ -44,7 +44,7 @@ func TestCanonical(t *testing.T) {
 		{name: "a part of a label as a wildcard", in: "*a.example.com", wantErr: "wildcard"},
 		{name: "a wildcard of an address", in: "*.192.0.2.1", wantErr: "IP address"},
 		{name: "a wildcard alone", in: "*", wantErr: "wildcard"},
-		{name: "a wildcard of 254 bytes", in: "*." + long, wantErr: "limit is 253"},
+		{name: "a wildcard of 254 bytes", in: "*." + long + "a", wantErr: "limit is 253"},
 		{name: "an IPv4 address", in: "192.0.2.1", wantErr: "IP address"},
 		{name: "an IPv4 address with a port", in: "192.0.2.1:80", wantErr: "IP address"},
 		{name: "an IPv6 address", in: "2001:db8::1", wantErr: "IP address"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"os"
+	"strings"
 
 	"github.com/edgefleet/edgefleet/controlplane/leader/hosts"
 	"github.com/edgefleet/edgefleet/fleet"
@@ -29,10 +30,14 @@ func (m *member) openHosts(ctx context.Context) error {
 		return err
 	}
 	challenges := &hosts.Challenges{State: m.state, Proposer: m.raft, Fetch: m.lib.Blob, Now: utcNow}
+	account, err := m.c.ACME.externalAccount()
+	if err != nil {
+		return err
+	}
 	issuer, err := issuance.New(issuance.Options{
 		Directory: m.c.ACME.Directory, Email: m.c.ACME.Email, Roots: caRoots, Profile: m.c.ACME.Profile,
 		Storage:    certstore.New(&hosts.Accounts{State: m.state, Proposer: m.raft, Now: utcNow}, m.keys.Sealer),
-		Challenges: challenges, Telemetry: m.tel,
+		Challenges: challenges, ExternalAccount: account, Telemetry: m.tel,
 	})
 	if err != nil {
 		return err
@@ -42,6 +47,18 @@ func (m *member) openHosts(ctx context.Context) error {
 		Sealer: m.keys.Sealer, Handshake: hosts.NewHandshake(edgeRoots, m.c.EdgeHTTPSPort), Telemetry: m.tel,
 	})
 	return err
+}
+
+// externalAccount is nil for a CA that demands none.
+func (a ACME) externalAccount() (*issuance.ExternalAccount, error) {
+	if a.ExternalAccountID == "" {
+		return nil, nil
+	}
+	key, err := os.ReadFile(a.ExternalAccountKeyFile)
+	if err != nil {
+		return nil, fleet.Invalid("acme.external_account_key_file", "acme.external_account_key_file: cannot read the key: %v", err)
+	}
+	return &issuance.ExternalAccount{KeyID: a.ExternalAccountID, MACKey: strings.TrimRight(strings.TrimSpace(string(key)), "=")}, nil
 }
 
 // recheck makes the leader look at a host at once; on other members it has no effect.

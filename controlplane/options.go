@@ -107,8 +107,12 @@ type ACME struct {
 	CAFile string `yaml:"ca_file"`
 	// Email is the contact of the account.
 	Email string `yaml:"email"`
-	// Profile is the certificate profile to ask for; empty lets the CA choose.
+	// Profile is the certificate profile to ask for; empty: tlsserver where the CA offers it, else what the CA chooses.
 	Profile string `yaml:"profile"`
+	// ExternalAccountID is the key id of the account that you have with a CA that demands one (external account binding).
+	ExternalAccountID string `yaml:"external_account_id"`
+	// ExternalAccountKeyFile holds the MAC key of external_account_id, base64url as the CA hands it out.
+	ExternalAccountKeyFile string `yaml:"external_account_key_file"`
 }
 
 // Consul is an agent of Consul, best one on the same host.
@@ -254,6 +258,9 @@ func (c Config) validate() error {
 	}
 	if u, err := url.Parse(c.ACME.Directory); c.ACME.Directory != "" && (err != nil || u.Scheme != "https") {
 		return fleet.Invalid("acme.directory", "%q is not the https URL of an ACME directory", c.ACME.Directory)
+	}
+	if (c.ACME.ExternalAccountID == "") != (c.ACME.ExternalAccountKeyFile == "") {
+		return fleet.Invalid("acme.external_account_id", "an external account needs both: set acme.external_account_id and acme.external_account_key_file to what the CA gave you, or neither")
 	}
 	if c.RaftTimeout < 100*time.Millisecond || c.RaftTimeout > 10*time.Second {
 		return fleet.Invalid("raft_timeout", "%s is not between 100ms and 10s", c.RaftTimeout)

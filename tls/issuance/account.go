@@ -79,7 +79,7 @@ func (f *flow) register(ctx context.Context, key crypto.Signer) (acme.Account, e
 			return a, f.fail(fleet.Invalid("acme.external_account", "the external account binding cannot be used: its MAC key must be base64url: %v", err))
 		}
 	case d.Meta != nil && d.Meta.ExternalAccountRequired:
-		return a, f.fail(fleet.Invalid("acme.external_account", "the CA at %s demands an external account: set external_account_id and external_account_key_file to what it gave you", i.o.Directory))
+		return a, f.fail(fleet.Invalid("acme.external_account", "the CA at %s demands an external account: set acme.external_account_id and acme.external_account_key_file to what it gave you", i.o.Directory))
 	}
 	a, err = i.client.NewAccount(ctx, a)
 	if err != nil {

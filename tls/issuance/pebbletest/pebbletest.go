@@ -39,6 +39,8 @@ type Options struct {
 	HTTPPort int
 	// RejectNonces is the percentage of good nonces that it refuses.
 	RejectNonces int
+	// ExternalAccounts, if any, are the MAC keys (base64url) by key id of the accounts that it demands.
+	ExternalAccounts map[string]string
 	// SlowValidation is up to how many seconds it takes before it validates; 0 means at once.
 	SlowValidation int
 	// Validity of certificates in seconds; 0 means 90 days.
@@ -127,7 +129,8 @@ func try(ctx context.Context, t *testing.T, program string, o Options) (*Pebble,
 		"listenAddress": listen, "managementListenAddress": management, "httpPort": o.HTTPPort, "tlsPort": 1,
 		"certificate": filepath.Join(dir, "cert.pem"), "privateKey": filepath.Join(dir, "key.pem"),
 		"retryAfter": map[string]int{"authz": 1, "order": 1}, "keyAlgorithm": "ecdsa", "profiles": map[string]any{"default": profile},
-		"domainBlocklist": []string{"blocked.example"},
+		"domainBlocklist":                []string{"blocked.example"},
+		"externalAccountBindingRequired": len(o.ExternalAccounts) > 0, "externalAccountMACKeys": o.ExternalAccounts,
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -126,11 +126,14 @@ func (m *raftMember) propose(ctx context.Context, h command.Header, b command.Bo
 	if err != nil {
 		return nil, err
 	}
-	if r := answer.(fsm.Result); r.Err != nil {
-		return nil, r.Err
-	} else {
-		return r.Object, nil
+	r, ok := answer.(fsm.Result)
+	if !ok {
+		return nil, fmt.Errorf("apply %s: unexpected answer %T", b.Type(), answer)
 	}
+	if r.Err != nil {
+		return nil, r.Err
+	}
+	return r.Object, nil
 }
 
 // wire is the killer before the connection to the CA.
@@ -142,7 +145,7 @@ type wire struct {
 func (w wire) RoundTrip(req *http.Request) (resp *http.Response, err error) {
 	name := strings.Split(strings.Trim(req.URL.Path, "/"), "/")[0]
 	err = w.step(name, func() error {
-		resp, err = w.next.RoundTrip(req)
+		resp, err = w.next.RoundTrip(req) //nolint:bodyclose // the client closes it, or what follows
 		return err
 	})
 	if err != nil && resp != nil {

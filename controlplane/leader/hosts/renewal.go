@@ -2,6 +2,7 @@ package hosts
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -108,7 +109,5 @@ func (l *Loop) askDue(ctx context.Context, next map[fleet.HostName]asked) {
 		})
 	}
 	work.Wait()
-	for h, a := range known {
-		next[h] = a
-	}
+	maps.Copy(next, known)
 }

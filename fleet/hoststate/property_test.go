@@ -1,3 +1,4 @@
+//nolint:forbidigo // the randomness here is the test's input, from a seed that it names
 package hoststate_test
 
 import (

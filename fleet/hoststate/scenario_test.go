@@ -202,26 +202,26 @@ func (s *scenario) at() string { return fmt.Sprintf("%10s", s.now.Sub(t0)) }
 
 func (s *scenario) note() {
 	o := s.host.Observed
-	line := fmt.Sprintf("%s %s", o.Phase, o.Status)
-	var next string
+	var says, next strings.Builder
+	fmt.Fprintf(&says, "%s %s", o.Phase, o.Status)
 	for _, c := range []struct {
 		name string
 		fleet.Condition
 	}{{"ownership", o.Ownership}, {"certificate", o.Certificate}, {"routing", o.Routing}} {
-		line += fmt.Sprintf(" | %s %s", c.name, c.State)
+		fmt.Fprintf(&says, " | %s %s", c.name, c.State)
 		for _, part := range []string{c.Reason, quoted(c.Message), quoted(c.Action)} {
 			if part != "" {
-				line += " " + part
+				says.WriteString(" " + part)
 			}
 		}
 		if !c.NextCheck.IsZero() {
-			next += fmt.Sprintf(" %s in %s", c.name, c.NextCheck.Sub(s.now))
+			fmt.Fprintf(&next, " %s in %s", c.name, c.NextCheck.Sub(s.now))
 		}
 	}
-	if line != s.last {
+	if line := says.String(); line != s.last {
 		s.last = line
 		fmt.Fprintf(&s.trace, "%s   %s\n", s.at(), strings.ReplaceAll(line, " | ", "\n             "))
-		fmt.Fprintf(&s.trace, "             next:%s\n", next)
+		fmt.Fprintf(&s.trace, "             next:%s\n", next.String())
 	}
 }
 

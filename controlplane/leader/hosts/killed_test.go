@@ -333,8 +333,20 @@ func TestALeaderThatDiesAtAnyStepOfAnOrderCostsNothing(t *testing.T) {
 	}
 	var rows []killer
 	for _, p := range []point{
-		{"order_put", 1}, {"order_progress", 1}, {"order-plz", 1}, {"order_progress", 2}, {"authZ", 1}, {"challenge_put", 1}, {"chalZ", 1}, {"authZ", 2},
-		{"challenge_delete", 1}, {"finalize-order", 1}, {"my-order", 1}, {"certZ", 1}, {"certificate_commit", 1}, {"renewal_plan", 1},
+		{"order_put", 1},
+		{"order_progress", 1},
+		{"order-plz", 1},
+		{"order_progress", 2},
+		{"authZ", 1},
+		{"challenge_put", 1},
+		{"chalZ", 1},
+		{"authZ", 2},
+		{"challenge_delete", 1},
+		{"finalize-order", 1},
+		{"my-order", 1},
+		{"certZ", 1},
+		{"certificate_commit", 1},
+		{"renewal_plan", 1},
 	} {
 		rows = append(rows, killer{at: p.at, nth: p.nth}, killer{at: p.at, nth: p.nth, after: true})
 	}

@@ -25,6 +25,7 @@ var since = map[Type]int{
 	TypeKEKRotate: 2, TypeSecretsReseal: 2,
 	TypeGroupRekey:    2,
 	TypeOrderProgress: 2, TypeRenewalPlan: 2,
+	TypeLockTake: 2, TypeLockRelease: 2,
 }
 
 // Since is the first format of the log that has the command.

@@ -65,6 +65,8 @@ const (
 	TypeGroupRekey
 	TypeOrderProgress
 	TypeRenewalPlan
+	TypeLockTake
+	TypeLockRelease
 )
 
 var names = map[Type]string{
@@ -92,6 +94,7 @@ var names = map[Type]string{
 	TypeMemberRetire:  "member_retire",
 	TypeGroupRekey:    "group_rekey",
 	TypeOrderProgress: "order_progress", TypeRenewalPlan: "renewal_plan",
+	TypeLockTake: "lock_take", TypeLockRelease: "lock_release",
 }
 
 // String is the command's stable name, as it stands in the audit log.
@@ -171,4 +174,6 @@ var bodies = map[Type]func() Body{
 	TypeGroupRekey:        func() Body { return &GroupRekey{} },
 	TypeOrderProgress:     func() Body { return &OrderProgress{} },
 	TypeRenewalPlan:       func() Body { return &RenewalPlan{} },
+	TypeLockTake:          func() Body { return &LockTake{} },
+	TypeLockRelease:       func() Body { return &LockRelease{} },
 }

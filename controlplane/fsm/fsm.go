@@ -226,6 +226,10 @@ func (p *processor) apply(b command.Body) (any, error) {
 		return nil, p.memberRetire(b)
 	case *command.GroupRekey:
 		return p.groupRekey(b)
+	case *command.LockTake:
+		return p.lockTake(b)
+	case *command.LockRelease:
+		return nil, p.lockRelease(b)
 	}
 	if obj, known, err := p.access(b); known {
 		return obj, err

@@ -194,6 +194,12 @@ func (d dice) certificates() command.Body {
 }
 
 func (d dice) sealing() command.Body {
+	if d.IntN(4) == 0 {
+		if d.IntN(2) == 0 {
+			return command.LockRelease{Name: pick(d, "a", "b"), Holder: pick(d, "x", "y", "")}
+		}
+		return command.LockTake{Name: pick(d, "a", "b", ""), Holder: pick(d, "x", "y", ""), Until: noon.Add(time.Duration(d.IntN(12)) * time.Minute)}
+	}
 	if d.IntN(3) == 0 {
 		return command.GroupRekey{Group: d.group(), From: 1 + d.Uint64N(2), Cause: pick(d, fleet.EpochDaily, fleet.EpochRekey, fleet.EpochEvicted), Node: d.node(), Certificates: d.IntN(2) == 0}
 	}
@@ -238,7 +244,7 @@ const passedOver = -1
 func audited(b command.Body) int {
 	switch b := b.(type) {
 	case command.HostObserve, command.NodesReport, command.AuditSeal, command.AuditDrop, command.AuditCheckpoint, command.TokensUsed, command.SnapshotStage, command.KeysExpire,
-		command.OrderProgress, command.RenewalPlan:
+		command.OrderProgress, command.RenewalPlan, command.LockTake, command.LockRelease:
 		return 0
 	case command.HeadsAdvance:
 		return len(b.Heads)

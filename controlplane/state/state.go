@@ -179,6 +179,7 @@ func schema() *memdb.DBSchema {
 		table(Drills, field("ID")),
 		table(RemovedMembers, field("Key")),
 		table(Epochs, field("Group")),
+		table(StorageLocks, field("Name")),
 	} {
 		s.Tables[t.Name] = t
 	}

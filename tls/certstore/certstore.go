@@ -6,8 +6,9 @@
 // that key gets fleet.ErrSealed from every operation on values. When the store is away (no quorum) its error is
 // handed through, and the ACME client gives up that attempt.
 //
-// Locks are in this process only: the leader alone runs the ACME client, and losing leadership ends it. Package
-// certstore does not keep certificates; those are objects of their own in the replicated state.
+// Locks are in that store too, with a lease: who holds one keeps it over a change of leader for as long as its context
+// lasts, and what a member held that died is free when the lease is over. Package certstore does not keep certificates;
+// those are objects of their own in the replicated state.
 package certstore
 
 import (
@@ -46,9 +47,15 @@ type KV interface {
 	List(ctx context.Context, prefix string) ([]string, error)
 }
 
+// Backend is what a Store needs.
+type Backend interface {
+	KV
+	Locks
+}
+
 // Store is a certmagic.Storage.
 type Store struct {
-	kv     KV
+	kv     Backend
 	sealer keyring.Sealer
 	locks  locks
 }
@@ -56,8 +63,8 @@ type Store struct {
 var _ certmagic.Storage = (*Store)(nil)
 
 // New returns a Store over kv. A nil sealer is allowed: values can then be neither stored nor loaded.
-func New(kv KV, sealer keyring.Sealer) *Store {
-	return &Store{kv: kv, sealer: sealer, locks: locks{held: map[string]chan struct{}{}}}
+func New(kv Backend, sealer keyring.Sealer) *Store {
+	return &Store{kv: kv, sealer: sealer, locks: locks{held: map[string]*hold{}}}
 }
 
 // Store seals value and puts it at key.

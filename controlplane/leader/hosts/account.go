@@ -10,7 +10,7 @@ import (
 	"github.com/edgefleet/edgefleet/controlplane/state"
 )
 
-// Accounts is certstore's key-value store in the replicated state. What it stores is sealed already. It is used on the
+// Accounts is certstore's backend in the replicated state. What it stores is sealed already. It is used on the
 // leader only, whose reads see its own writes.
 type Accounts struct {
 	State    *state.Store

@@ -196,9 +196,9 @@ func (d dice) certificates() command.Body {
 func (d dice) sealing() command.Body {
 	if d.IntN(4) == 0 {
 		if d.IntN(2) == 0 {
-			return command.LockRelease{Name: pick(d, "a", "b"), Holder: pick(d, "x", "y", "")}
+			return command.LockRelease{Name: "a", Holder: pick(d, "x", "x", "")}
 		}
-		return command.LockTake{Name: pick(d, "a", "b", ""), Holder: pick(d, "x", "y", ""), Until: noon.Add(time.Duration(d.IntN(12)) * time.Minute)}
+		return command.LockTake{Name: pick(d, "a", "a", "b", ""), Holder: pick(d, "x", "x", "y", ""), Until: noon.Add(time.Duration(d.IntN(12)) * time.Minute)}
 	}
 	if d.IntN(3) == 0 {
 		return command.GroupRekey{Group: d.group(), From: 1 + d.Uint64N(2), Cause: pick(d, fleet.EpochDaily, fleet.EpochRekey, fleet.EpochEvicted), Node: d.node(), Certificates: d.IntN(2) == 0}

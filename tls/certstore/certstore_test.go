@@ -16,15 +16,41 @@ import (
 
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/tls/certstore"
+	"github.com/edgefleet/edgefleet/tls/certstore/storetest"
 	"github.com/edgefleet/edgefleet/tls/keyring"
 )
 
-// memory is a KV whose contents and failures the tests see.
+// memory is a backend whose contents and failures the tests see.
 type memory struct {
 	mu   sync.Mutex
 	m    map[string][]byte
 	at   time.Time
 	fail error
+
+	locks map[string]fleet.StorageLock
+}
+
+func (k *memory) TakeLock(_ context.Context, name, holder string, lease time.Duration) (bool, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if l, ok := k.locks[name]; ok && l.Holder != holder && l.Until.After(time.Now()) {
+		return false, k.fail
+	}
+	if k.locks == nil {
+		k.locks = map[string]fleet.StorageLock{}
+	}
+	k.locks[name] = fleet.StorageLock{Name: name, Holder: holder, Until: time.Now().Add(lease)}
+	return k.fail == nil, k.fail
+}
+
+func (k *memory) ReleaseLock(_ context.Context, name, holder string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.locks[name].Holder != holder {
+		return fleet.ErrConflict
+	}
+	delete(k.locks, name)
+	return k.fail
 }
 
 func (k *memory) Get(_ context.Context, key string) ([]byte, time.Time, bool, error) {
@@ -266,4 +292,38 @@ func TestLockUnderContention(t *testing.T) {
 	if counter != 50 {
 		t.Errorf("%d of 50", counter)
 	}
+}
+
+func TestTheContractOfStorage(t *testing.T) {
+	_, kv := newStore(t)
+	kek, err := keyring.NewKEK()
+	must(t, err)
+	one, another := certstore.New(kv, kek), certstore.New(kv, kek)
+	storetest.Run(t, one, another)
+}
+
+func TestALockIsHeldByRenewalAndFreeOnceItsHolderIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one, kv := newStore(t)
+		another := certstore.New(kv, nil)
+		alive, die := context.WithCancel(t.Context())
+		must(t, one.Lock(alive, "a"))
+		time.Sleep(10 * time.Minute)
+		if taken, err := another.TryLock(t.Context(), "a"); taken || err != nil {
+			t.Fatalf("a lock whose holder lives: %v, %v", taken, err)
+		}
+		die()
+		began := time.Now()
+		must(t, another.Lock(t.Context(), "a"))
+		if waited := time.Since(began); waited < 10*time.Second || waited > time.Minute {
+			t.Errorf("taken over after %v", waited)
+		}
+		if err := one.Unlock(t.Context(), "a"); !errors.Is(err, fleet.ErrConflict) {
+			t.Errorf("the one that lost it unlocks it: %v", err)
+		}
+		if taken, _ := one.TryLock(t.Context(), "a"); taken {
+			t.Error("the lock was given twice")
+		}
+		must(t, another.Unlock(t.Context(), "a"))
+	})
 }

@@ -18,8 +18,8 @@ func (a *Accounts) TakeLock(ctx context.Context, lock, holder string, lease time
 		return false, nil // who waits writes nothing
 	}
 	_, err := a.Proposer.Propose(ctx, leader.Header(name, now), command.LockTake{Name: lock, Holder: holder, Until: now.Add(lease)})
-	if errors.Is(err, fleet.ErrConflict) && a.lockedByAnother(lock, holder, now) {
-		return false, nil // somebody was faster
+	if errors.Is(err, fleet.ErrConflict) && fleet.AsError(err).Field == "lock" {
+		return false, nil // somebody was faster; a conflict about something else is not about the lock
 	}
 	if err != nil {
 		return false, fmt.Errorf("take lock: %w", err)

@@ -47,8 +47,8 @@ type HostSpec struct {
 	// Regions restricts the nodes that serve the host; empty means all of the tenant's group.
 	Regions []RegionName `json:"regions,omitempty"`
 	// TLS is how clients reach the host, Forwarding how its requests reach the origins.
-	TLS        HostTLS    `json:"tls,omitzero" required:"false"`
-	Forwarding Forwarding `json:"forwarding,omitzero" required:"false"`
+	TLS        HostTLS    `json:"tls,omitzero"`
+	Forwarding Forwarding `json:"forwarding,omitzero"`
 }
 
 // HostDesired is what the control plane assigned to a host.

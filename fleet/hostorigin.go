@@ -22,7 +22,7 @@ const (
 type Forwarding struct {
 	Affinity Affinity `json:"affinity,omitempty" enum:",client_ip" doc:"client_ip keeps a client at one origin; default: they take turns"`
 	// Health has nodes ask the origins how they are; they are not asked while its Path is empty.
-	Health HealthCheck `json:"health,omitzero" required:"false"`
+	Health HealthCheck `json:"health,omitzero"`
 	// ConnectSeconds bounds getting a connection to an origin, its handshake included; 0 is 5.
 	ConnectSeconds int `json:"connect_seconds,omitempty" minimum:"0" maximum:"60" doc:"bound on getting a connection; default 5"`
 	// ResponseSeconds bounds the wait for the headers of an answer; 0 is 60.
@@ -66,9 +66,13 @@ func (f Forwarding) Validate() error {
 		field      string
 		value, max int
 	}{
-		{"connect_seconds", f.ConnectSeconds, 60}, {"response_seconds", f.ResponseSeconds, 600}, {"max_connections", f.MaxConnections, 10_000},
-		{"health.interval_seconds", h.IntervalSeconds, 3600}, {"health.timeout_seconds", h.TimeoutSeconds, 60},
-		{"health.unhealthy", h.Unhealthy, 20}, {"health.healthy", h.Healthy, 20},
+		{"connect_seconds", f.ConnectSeconds, 60},
+		{"response_seconds", f.ResponseSeconds, 600},
+		{"max_connections", f.MaxConnections, 10_000},
+		{"health.interval_seconds", h.IntervalSeconds, 3600},
+		{"health.timeout_seconds", h.TimeoutSeconds, 60},
+		{"health.unhealthy", h.Unhealthy, 20},
+		{"health.healthy", h.Healthy, 20},
 	} {
 		if n.value < 0 || n.value > n.max {
 			return Invalid("forwarding."+n.field, "%s of %d is out of range: give 0, for the default, to %d", n.field, n.value, n.max)

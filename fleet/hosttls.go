@@ -26,7 +26,7 @@ type HostTLS struct {
 	// MinVersion is 1.2 or 1.3; empty is 1.2.
 	MinVersion string `json:"min_version,omitempty" enum:",1.2,1.3" doc:"oldest version of TLS: 1.2 (default) or 1.3"`
 	// HSTS is what browsers are told; no header of the edge's when its MaxAge is 0.
-	HSTS HSTS `json:"hsts,omitzero" required:"false"`
+	HSTS HSTS `json:"hsts,omitzero"`
 	// ClientAuth says whether clients show a certificate; empty does not ask for one.
 	ClientAuth ClientAuth `json:"client_auth,omitempty" enum:",optional,required" doc:"whether clients show a certificate: optional or required; default no"`
 	// ClientCA are the certificates (PEM) of the authorities that sign those of clients.

@@ -18,7 +18,7 @@ func (a *API) registerHosts() {
 	handle(a, op("host-list", http.MethodGet, "/v1/tenants/{tenant}/hosts", "A tenant's hosts", tenantOwn, fleet.PermHostsRead, fleet.DutyConsole), a.hostList)
 	handle(a, op("host-create", http.MethodPost, "/v1/tenants/{tenant}/hosts", "Protect a host; the answer has the DNS records to set", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).changes(command.TypeHostPut), a.hostCreate)
 	handle(a, op("host-show", http.MethodGet, "/v1/tenants/{tenant}/hosts/{host}", "A host with its conditions and DNS records", tenantOwn, fleet.PermHostsRead, fleet.DutyConsole), a.hostShow)
-	handle(a, op("host-update", http.MethodPatch, "/v1/tenants/{tenant}/hosts/{host}", "Change a host's origins, mode or regions", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).changes(command.TypeHostPut).withRevision(), a.hostUpdate)
+	handle(a, op("host-update", http.MethodPatch, "/v1/tenants/{tenant}/hosts/{host}", "Change a host's origins, mode, regions, TLS or forwarding", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).changes(command.TypeHostPut).withRevision(), a.hostUpdate)
 	handle(a, op("host-check", http.MethodPost, "/v1/tenants/{tenant}/hosts/{host}/check", "Look at the host's DNS now", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).answering(http.StatusOK), a.hostCheck)
 	handle(a, op("host-delete", http.MethodDelete, "/v1/tenants/{tenant}/hosts/{host}", "Stop protecting a host", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).changes(command.TypeHostDelete).withRevision(), a.hostDelete)
 	handle(a, op("host-certificate", http.MethodGet, "/v1/tenants/{tenant}/hosts/{host}/certificate", "The host's certificate", tenantOwn, fleet.PermHostsRead, fleet.DutyConsole), a.hostCertificate)
@@ -84,10 +84,10 @@ func (a *API) hostCreate(ctx context.Context, in *HostCreateInput) (*Body[client
 	if err := a.mayClaim(name, in.tenant()); err != nil {
 		return nil, err
 	}
-	h, err := a.putHost(ctx, nil, command.HostPut{
-		Put: command.Put{Create: true}, Name: name, Tenant: in.tenant(), Label: newLabel(),
-		Spec: fleet.HostSpec{Origins: in.Body.Origins, Mode: orDefault(in.Body.Mode, fleet.ModeMonitoring), Regions: in.Body.Regions},
-	})
+	spec := fleet.HostSpec{Origins: in.Body.Origins, Mode: orDefault(in.Body.Mode, fleet.ModeMonitoring), Regions: in.Body.Regions}
+	set(&spec.TLS, in.Body.TLS)
+	set(&spec.Forwarding, in.Body.Forwarding)
+	h, err := a.putHost(ctx, nil, command.HostPut{Put: command.Put{Create: true}, Name: name, Tenant: in.tenant(), Label: newLabel(), Spec: spec})
 	if err != nil {
 		return nil, err
 	}
@@ -117,6 +117,8 @@ func (a *API) hostUpdate(ctx context.Context, in *HostUpdateInput) (*Body[client
 		set(&h.Spec.Origins, in.Body.Origins)
 		set(&h.Spec.Mode, in.Body.Mode)
 		set(&h.Spec.Regions, in.Body.Regions)
+		set(&h.Spec.TLS, in.Body.TLS)
+		set(&h.Spec.Forwarding, in.Body.Forwarding)
 		return a.putHost(ctx, before, command.HostPut{Put: conditionOn(ctx, h.Meta), Name: h.Name, Tenant: h.Tenant, Spec: h.Spec})
 	})
 	if err != nil {

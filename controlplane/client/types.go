@@ -50,12 +50,18 @@ type (
 		Origins []fleet.Origin     `json:"origins" doc:"where requests are forwarded"`
 		Mode    fleet.Mode         `json:"mode,omitempty" doc:"off, monitoring or block; default monitoring"`
 		Regions []fleet.RegionName `json:"regions,omitempty" doc:"regions that serve the host; default all"`
+		// TLS is how clients reach the host, Forwarding how its requests reach the origins.
+		TLS        *fleet.HostTLS    `json:"tls,omitempty" doc:"how clients reach the host; default: TLS 1.2 or newer, for everybody"`
+		Forwarding *fleet.Forwarding `json:"forwarding,omitempty" doc:"how requests reach the origins; default: by turns, with the nodes' own limits"`
 	}
 	// HostUpdate changes what is set.
 	HostUpdate struct {
 		Origins *[]fleet.Origin     `json:"origins,omitempty"`
 		Mode    *fleet.Mode         `json:"mode,omitempty"`
 		Regions *[]fleet.RegionName `json:"regions,omitempty"`
+		// TLS and Forwarding replace what is there, whole.
+		TLS        *fleet.HostTLS    `json:"tls,omitempty" doc:"replaces what is there, whole"`
+		Forwarding *fleet.Forwarding `json:"forwarding,omitempty" doc:"replaces what is there, whole"`
 	}
 	// HostView is a host and the DNS records that its owner sets.
 	HostView struct {

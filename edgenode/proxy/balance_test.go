@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -147,7 +148,7 @@ func TestAHealthCheckIsGuardedAsRequestsAre(t *testing.T) {
 func TestConnectionsToAnOriginAreLimited(t *testing.T) {
 	release := make(chan struct{})
 	var at, most atomic.Int64
-	o := originServer(t, func(w http.ResponseWriter, r *http.Request) {
+	o := originServer(t, func(_ http.ResponseWriter, r *http.Request) {
 		for n := at.Add(1); ; {
 			if m := most.Load(); m >= n || most.CompareAndSwap(m, n) {
 				break
@@ -187,7 +188,7 @@ func TestAnOriginsOwnNameAndAuthority(t *testing.T) {
 		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = fmt.Fprint(w, r.Proto, " ", r.TLS.ServerName) }))
 		s.TLS = tlsFor(a.issue(t, name))
 		s.EnableHTTP2 = true
-		s.Config.ErrorLog = quiet()
+		s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
 		s.StartTLS()
 		t.Cleanup(s.Close)
 		return endpoint(t, "https", s.Listener.Addr())
@@ -236,12 +237,12 @@ func TestGRPC(t *testing.T) {
 		w.Header().Set("Grpc-Status", "0")
 		w.Header().Set(http.TrailerPrefix+"Grpc-Message", fmt.Sprint(n, " messages, ", r.Trailer.Get("X-Done")))
 	}
-	clear := httptest.NewUnstartedServer(http.HandlerFunc(serve))
-	clear.Config.Protocols = &http.Protocols{}
-	clear.Config.Protocols.SetUnencryptedHTTP2(true)
-	clear.Start()
-	t.Cleanup(clear.Close)
-	for name, o := range map[string]fleet.Endpoint{"with TLS": tlsOrigin(t, serve, hostName), "without": endpoint(t, "h2c", clear.Listener.Addr())} {
+	plain := httptest.NewUnstartedServer(http.HandlerFunc(serve))
+	plain.Config.Protocols = &http.Protocols{}
+	plain.Config.Protocols.SetUnencryptedHTTP2(true)
+	plain.Start()
+	t.Cleanup(plain.Close)
+	for name, o := range map[string]fleet.Endpoint{"with TLS": tlsOrigin(t, serve, hostName), "without": endpoint(t, "h2c", plain.Listener.Addr())} {
 		t.Run(name, func(t *testing.T) {
 			e := newEdge(t, func(_ *proxy.Options, h *config.Host) { h.Mode = fleet.ModeOff }, o)
 			body, write := io.Pipe()

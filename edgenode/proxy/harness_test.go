@@ -12,7 +12,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"io"
-	"log"
 	"log/slog"
 	"math/big"
 	"net"
@@ -377,5 +376,3 @@ func contextWithCancel() (context.Context, context.CancelFunc) {
 func tlsFor(cert *tls.Certificate) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{*cert}}
 }
-
-func quiet() *log.Logger { return slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo) }

@@ -166,10 +166,17 @@ func TestAConnectionServesWhatItsClientHasShown(t *testing.T) {
 		sni, host string
 		want      int
 	}{
-		{"plain.a.example", "plain2.a.example", 200}, {"must.a.example", "must2.a.example", 200}, {"must.a.example", "must.a.example", 200},
-		{"plain.a.example", "must.a.example", 421}, {"may.a.example", "must.a.example", 421}, {"must.a.example", "may.a.example", 421},
-		{"must.a.example", "else.a.example", 421}, {"must.a.example", "plain.a.example", 421},
-		{"plain.a.example", "plain.b.example", 421}, {"must.a.example", "must.b.example", 421}, {"plain.b.example", "must.a.example", 421},
+		{"plain.a.example", "plain2.a.example", 200},
+		{"must.a.example", "must2.a.example", 200},
+		{"must.a.example", "must.a.example", 200},
+		{"plain.a.example", "must.a.example", 421},
+		{"may.a.example", "must.a.example", 421},
+		{"must.a.example", "may.a.example", 421},
+		{"must.a.example", "else.a.example", 421},
+		{"must.a.example", "plain.a.example", 421},
+		{"plain.a.example", "plain.b.example", 421},
+		{"must.a.example", "must.b.example", 421},
+		{"plain.b.example", "must.a.example", 421},
 		{"plain.a.example", "nobody.a.example", 421},
 	} {
 		for _, h2 := range []bool{false, true} {
@@ -215,8 +222,14 @@ func TestAStricterPolicyHoldsForWhatIsOpen(t *testing.T) {
 				status  int
 				resumed bool
 			}{
-				{nil, false, 200, false}, {first, false, 421, false}, {first, true, 200, false}, {first, true, 200, true},
-				{second, false, 421, true}, {second, true, 200, false}, {second, true, 200, true}, {nil, false, 200, true},
+				{nil, false, 200, false},
+				{first, false, 421, false},
+				{first, true, 200, false},
+				{first, true, 200, true},
+				{second, false, 421, true},
+				{second, true, 200, false},
+				{second, true, 200, true},
+				{nil, false, 200, true},
 			} {
 				ask(step.ask)
 				if step.anew {

@@ -52,7 +52,9 @@ func TestWildcardsStandForOneLabel(t *testing.T) {
 	var table sni.Table
 	wild, exact, deep := &tls.Certificate{}, &tls.Certificate{OCSPStaple: []byte{1}}, &tls.Certificate{OCSPStaple: []byte{2}}
 	table.Replace([]sni.Entry{
-		{Name: "*.example.com", Certificate: wild}, {Name: "api.example.com", Certificate: exact}, {Name: "*.b.example.com", Certificate: deep},
+		{Name: "*.example.com", Certificate: wild},
+		{Name: "api.example.com", Certificate: exact},
+		{Name: "*.b.example.com", Certificate: deep},
 		{Name: "*.none.example.com"},
 	})
 	for name, want := range map[string]*tls.Certificate{

@@ -138,7 +138,7 @@ func (a *app) hostShow() *cobra.Command {
 	watch := watchFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if !*watch {
-			return a.onHost(cmd, http.MethodGet, args[0], nil, a.showHost)
+			return a.onHost(cmd, http.MethodGet, args[0], a.showHost)
 		}
 		s, err := a.tenantSession(cmd)
 		if err != nil {
@@ -154,7 +154,7 @@ func (a *app) hostShow() *cobra.Command {
 }
 
 // onHost sends a request about a host.
-func (a *app) onHost(cmd *cobra.Command, method, typed string, in any, show func(client.HostView) error, rest ...string) error {
+func (a *app) onHost(cmd *cobra.Command, method, typed string, show func(client.HostView) error, rest ...string) error {
 	s, err := a.tenantSession(cmd)
 	if err != nil {
 		return err
@@ -163,7 +163,7 @@ func (a *app) onHost(cmd *cobra.Command, method, typed string, in any, show func
 	if err != nil {
 		return err
 	}
-	return call(cmd.Context(), a, s, method, path, in, show)
+	return call(cmd.Context(), a, s, method, path, nil, show)
 }
 
 // changeHost changes a host that is still as it is read.
@@ -187,6 +187,12 @@ func (a *app) showHost(h client.HostView) error {
 	t.row("mode", h.Spec.Mode)
 	t.row("origins", originURLs(h.Host))
 	t.row("regions", regionNames(h.Spec.Regions))
+	if text := tlsText(h.Spec.TLS); text != "" {
+		t.row("tls", text)
+	}
+	if text := forwardingText(h.Spec.Forwarding); text != "" {
+		t.row("forwarding", text)
+	}
 	t.row("added", a.age(h.CreatedAt))
 	if err := t.flush(); err != nil {
 		return err
@@ -258,14 +264,18 @@ func regionNames(rs []fleet.RegionName) string {
 
 func (a *app) hostSet() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "set NAME", Short: "Change a host's origins, mode or regions", Args: exact("NAME"), ValidArgsFunction: first(a.completeHosts),
-		Long:    "Change a host. The origins and regions that are given replace those that it has; --region '' means all regions.",
-		Example: "  fleetctl host set shop.example.com --origin https://203.0.113.10 --origin https://203.0.113.11",
+		Use: "set NAME", Short: "Change a host's origins, mode, regions, TLS or forwarding", Args: exact("NAME"), ValidArgsFunction: first(a.completeHosts),
+		Long:    hostSetLong,
+		Example: hostSetExample,
 	}
 	var o originFlags
 	o.register(cmd)
-	mode := modeFlag(cmd)
+	mode, edge := modeFlag(cmd), newEdgeFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		edits, err := edge.edits(cmd)
+		if err != nil {
+			return err
+		}
 		origins, regions, err := o.parse()
 		if err != nil {
 			return err
@@ -284,10 +294,10 @@ func (a *app) hostSet() *cobra.Command {
 				return err
 			}
 		}
-		if in == (client.HostUpdate{}) {
-			return usagef(cmd, "nothing to change: give --origin, --mode or --region")
+		if in == (client.HostUpdate{}) && len(edits) == 0 {
+			return usagef(cmd, "nothing to change: give --origin, --mode, --region, or another of its flags")
 		}
-		return a.changeHost(cmd, args[0], in, func(h client.HostView) error { return a.say("host %s is changed", h.Name) })
+		return a.editHost(cmd, args[0], func(h client.HostView) (client.HostUpdate, error) { return edits.on(in, h.Spec), nil }, func(h client.HostView) error { return a.say("host %s is changed", h.Name) })
 	}
 	return cmd
 }

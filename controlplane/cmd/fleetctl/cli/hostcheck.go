@@ -22,7 +22,7 @@ func (a *app) hostCheck() *cobra.Command {
 	timeout := cmd.Flags().Duration("timeout", time.Minute, "how long to wait")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if !*wait {
-			return a.onHost(cmd, http.MethodPost, args[0], nil, func(h client.HostView) error {
+			return a.onHost(cmd, http.MethodPost, args[0], func(h client.HostView) error {
 				return a.say("the DNS of %[1]s is being looked at; see 'fleetctl host show %[1]s'", h.Name)
 			}, "check")
 		}

@@ -37,7 +37,7 @@ func (a *app) modeGet() *cobra.Command {
 		Use: "get HOST", Short: "Print the mode of a host", Example: "  fleetctl mode get shop.example.com", Args: exact("HOST"),
 		ValidArgsFunction: first(a.completeHosts),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.onHost(cmd, http.MethodGet, args[0], nil, func(h client.HostView) error { return a.say("%s", h.Spec.Mode) })
+			return a.onHost(cmd, http.MethodGet, args[0], func(h client.HostView) error { return a.say("%s", h.Spec.Mode) })
 		},
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/edgefleet/edgefleet/controlplane/client"
 	"github.com/edgefleet/edgefleet/controlplane/discovery/consultest"
 	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/tls/mtls"
 )
 
 func TestEveryCommandOfTheRunbook(t *testing.T) {
@@ -138,6 +139,15 @@ func (l *life) edgeNodes() {
 	if _, err := client.Post[fleet.HeadSet](l.t.Context(), lost.client, "/v1/edge/poll", fleet.Report{Node: "n2", Boot: "b1", Sent: time.Now(), Heads: []fleet.HeadReport{}}); err == nil {
 		l.t.Error("a revoked node is served")
 	}
+	_, err = c.enrol(l.m1.must("node", "join-token"), "n3", time.Now())
+	c.ok(err)
+	r.does(`fleetctl node revoke NODE --yes --reason "stolen from rack 3"`, "NODE", "n3")
+	await(l.t, "an epoch that the stolen node does not know", func() bool {
+		return strings.Contains(l.m1.fleetctl("group", "keys", "default").stdout, "evicted (node n3)")
+	})
+	r.does("fleetctl group keys GROUP", "GROUP", "default")
+	r.says(r.does(`fleetctl group rekey GROUP --yes --reason "node NODE was stolen"`, "GROUP", "default", "NODE", "n3"), "new private keys")
+	r.says(r.does("fleetctl group rekey GROUP --epoch-only", "GROUP", "default"), "keep their private keys")
 	skew := l.on("Clock skew", l.m1, l.m1.env())
 	skew.says(skew.does("fleetctl node show NODE", "NODE", "n1"), "n1", "up")
 }
@@ -148,11 +158,32 @@ func (l *life) hostsAndRules() {
 	r := l.on("A host does not get its certificate", l.m1, l.m1.env())
 	r.says(r.does("fleetctl host show --tenant TENANT HOST", "TENANT", "acme", "HOST", "www.acme.example"), "www.acme.example", "DNS records")
 	r.does("fleetctl host check --tenant TENANT HOST", "TENANT", "acme", "HOST", "www.acme.example")
+	r.does("fleetctl cluster status")
+	r.says(r.tries("fleetctl cluster check").stdout, "delegation")
+	r.does("fleetctl node show NODE", "NODE", "n1")
+	l.originThatDoesNotAnswer()
 	r = l.on("A rule does not reach a node", l.m1, l.m1.env())
 	await(l.t, "the rules are live", func() bool {
 		return l.m1.fleetctl("ruleset", "status", "--tenant", "acme").code == fleet.ExitOK
 	})
 	r.says(r.does("fleetctl ruleset status --tenant TENANT", "TENANT", "acme"), "live on 1/1 nodes")
+}
+
+func (l *life) originThatDoesNotAnswer() {
+	r := l.on("An origin does not answer", l.m1, l.m1.env())
+	ca, err := mtls.NewCA("origin.example.com", time.Now(), time.Hour)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(r.dir, "origin-ca.pem"), ca.CertPEM(), 0o600)
+	}
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	of := []string{"TENANT", "acme", "HOST", "www.acme.example"}
+	r.does("fleetctl host set --tenant TENANT HOST --health-path /healthz --health-interval 5s", of...)
+	r.does("fleetctl host set --tenant TENANT HOST --response-timeout 120s --max-connections 0", of...)
+	r.does("fleetctl origin add --tenant TENANT HOST https://203.0.113.12 --server-name origin.example.com --ca origin-ca.pem", of...)
+	r.says(r.does("fleetctl origin list --tenant TENANT HOST", of...), "http://198.51.100.7", "https://203.0.113.12", "origin.example.com")
+	r.does("fleetctl tenant update TENANT --allow-origin CIDR", "TENANT", "acme", "CIDR", "10.20.0.0/16")
 }
 
 func (l *life) tokens() {

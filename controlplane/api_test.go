@@ -195,7 +195,11 @@ func TestAHostWhoseDNSCannotBeLookedUpIsDeletedByForceOnly(t *testing.T) {
 	if err := red.Do(t.Context(), http.MethodDelete, path, force, nil, nil, client.IfMatchAny()); !errors.Is(err, fleet.ErrDenied) {
 		t.Errorf("by force: got %v", err)
 	}
-	check(t, op.Do(t.Context(), http.MethodDelete, path, force, nil, nil, client.IfMatchAny()))
+	if err := op.Do(t.Context(), http.MethodDelete, path, force, nil, nil, client.IfMatchAny()); !errors.Is(err, fleet.ErrInvalid) {
+		t.Errorf("by force, without a reason: got %v", err)
+	}
+	why := c.must(client.New(client.Options{Addrs: []string{c.members[0].config.APIListen}, CACert: c.cacert, Token: c.token, Reason: "the customer is gone", Timeout: 10 * time.Second}))
+	check(t, why.Do(t.Context(), http.MethodDelete, path, force, nil, nil, client.IfMatchAny()))
 }
 
 func TestTheAPITalksTLS13Only(t *testing.T) {

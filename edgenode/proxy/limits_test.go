@@ -167,7 +167,7 @@ func TestSlowClientsAreCut(t *testing.T) {
 
 func TestSilentStreamsOutliveTheProgressTimeout(t *testing.T) {
 	t.Parallel()
-	const progress = 50 * time.Millisecond
+	const progress = 150 * time.Millisecond
 	e := limited(t, proxy.Limits{ProgressTimeout: progress}, func(w http.ResponseWriter, r *http.Request) {
 		for range 3 {
 			timer := time.NewTimer(4 * progress)

@@ -263,7 +263,7 @@ func (l *life) twoPeople() {
 
 func (l *life) audit() {
 	r := l.on("Audit", l.m1, l.m1.env())
-	r.says(r.does("fleetctl audit list --newest -n 20"), "n2")
+	r.says(r.does("fleetctl audit list --newest -n 20"), "tenant/acme")
 	r.does("fleetctl audit key audit-key.pem")
 	r.does("fleetctl audit export audit.ndjson")
 	r.does("fleetctl audit verify audit.ndjson --key audit-key.pem")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -63,34 +62,11 @@ func storageMembers(t *testing.T, n int) []*storageMember {
 	var all []*storageMember
 	for i := range n {
 		id := fleet.MemberID(fmt.Sprintf("m%d", i+1))
-		key, err := mtls.NewKey()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cert, err := ca.SignMember("c1", id, key.Public(), time.Now())
-		if err != nil {
-			t.Fatal(err)
-		}
-		pem, err := mtls.EncodeKey(key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		dir := t.TempDir()
-		certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-		if err := mtls.WriteIdentity(certFile, keyFile, cert, pem); err != nil {
-			t.Fatal(err)
-		}
-		src, err := mtls.OpenSource(certFile, keyFile)
-		if err != nil {
-			t.Fatal(err)
-		}
 		s := state.New()
 		m := &storageMember{id: id}
-		m.Node, err = consensus.Open(consensus.Options{
-			Dir: filepath.Join(dir, "raft"), Member: id, Bind: "127.0.0.1:0", FSM: fsm.New(s), Telemetry: observability.Discard(),
-			ServerTLS: mtls.ServerTLS(src, ca.Pool(), mtls.MembersOnly("c1")), ClientTLS: mtls.ClientTLS(src, ca.Pool(), mtls.MemberServerName("c1"), mtls.MembersOnly("c1")),
-			ElectionTimeout: 500 * time.Millisecond, HeartbeatTimeout: 500 * time.Millisecond,
-		})
+		o := memberOptions(t, ca, id)
+		o.FSM, o.Telemetry = fsm.New(s), observability.Discard()
+		m.Node, err = consensus.Open(o)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -41,8 +41,6 @@ type Options struct {
 	RejectNonces int
 	// ExternalAccounts, if any, are the MAC keys (base64url) by key id of the accounts that it demands.
 	ExternalAccounts map[string]string
-	// SlowValidation is up to how many seconds it takes before it validates; 0 means at once.
-	SlowValidation int
 	// Validity of certificates in seconds; 0 means 90 days.
 	Validity int
 }
@@ -140,9 +138,6 @@ func try(ctx context.Context, t *testing.T, program string, o Options) (*Pebble,
 	}
 	cmd := exec.Command(program, "-config", filepath.Join(dir, "config.json"), "-dnsserver", o.Resolver)
 	cmd.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", fmt.Sprintf("PEBBLE_WFE_NONCEREJECT=%d", o.RejectNonces), "PEBBLE_AUTHZREUSE=0")
-	if o.SlowValidation > 0 {
-		cmd.Env = append(cmd.Env, "PEBBLE_VA_NOSLEEP=0", fmt.Sprintf("PEBBLE_VA_SLEEPTIME=%d", o.SlowValidation))
-	}
 	log := &counter{}
 	cmd.Stdout = log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -15,7 +15,7 @@ PKG_loadtest := ./loadtest/cmd/loadtest
 
 # Packages are tested one after another (-p 1): some run whole fleets, with the real timers of Raft.
 .DEFAULT_GOAL := help
-.PHONY: help run build check test race fault fuzz bench load etcdbench generate tidy clean consul $(COMMANDS)
+.PHONY: help run build check test race fault fuzz bench load etcdbench generate tidy clean consul peers $(COMMANDS)
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ $(CONSUL): tools/consul/go.mod
 	cd tools/consul && GOFLAGS=-mod=readonly go build -trimpath -o ../../$@ github.com/hashicorp/consul
 
 consul: $(CONSUL) ## build the Consul server that some tests run against: 3 minutes, once
+
+peers: ## install the name servers that some tests run against, and what measures them (Debian, as root)
+	apt-get install -y --no-install-recommends bind9 bind9-dnsutils nsd dnsperf
 
 test: build ## run every test
 	@$(MAKE) -s $(CONSUL) || echo "make: no Consul server could be built: the tests that need one are skipped"

@@ -32,7 +32,7 @@ var arrows = map[string][]string{
 	"controlplane/state":        {"fleet", "controlplane/command"},
 	"controlplane/fsm":          {"fleet", "controlplane/command", "controlplane/state"},
 	"controlplane/consensus":    {"fleet", "observability", "tls", "controlplane/command", "controlplane/state", "controlplane/fsm"},
-	"controlplane/leader":       {"fleet", "observability", "rollout", "tls", "controlplane/command", "controlplane/state"},
+	"controlplane/leader":       {"fleet", "observability", "rollout", "tls", "controlplane/command", "controlplane/state", "controlplane/dns"},
 	"controlplane/keys":         {"fleet", "tls"},
 	"controlplane/client":       {"fleet"},
 	"controlplane/backup":       {"fleet", "observability", "tls", "controlplane/keys", "controlplane/state"},

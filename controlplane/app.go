@@ -60,6 +60,9 @@ type member struct {
 	events *events.Store
 	audit  *audit.Log
 	dns    *dns.Server
+	zone   *zone
+	// push is nil where there is no outside primary.
+	push   *dns.Push
 	check  *check.Resolver
 	nodes  *nodes.Loop
 	consul *consulPart
@@ -122,10 +125,9 @@ func (m *member) start(ctx context.Context) error {
 	if err := m.startAdmin(ctx); err != nil {
 		return err
 	}
-	if m.dns, err = dns.Listen(dns.Options{Listen: m.c.DNSListen, Source: zone{m.state}, Telemetry: m.tel}); err != nil {
+	if err := m.listenDNS(); err != nil {
 		return err
 	}
-	m.parts.OnStop("dns listener", func(context.Context) error { return ignoreClosed(m.dns.Close()) })
 	if err := m.openConsul(ctx); err != nil {
 		return err
 	}
@@ -273,7 +275,7 @@ func (m *member) startAPI(ctx context.Context, ln net.Listener) {
 		Member: m.c.Member, State: m.state, Consensus: m.raft, Keys: m.keys, Library: m.lib, Events: m.events, Audit: m.audit,
 		Report: m.nodes.Report, Checks: m.checks, PointsHere: m.pointsHere,
 		Callers: m.c.callerLimits(), Scratch: m.c.DataDir, Forward: m.forward, ForwardWaiting: m.waits, ClientCAs: m.trust.clientCAs, Telemetry: m.tel, Now: time.Now,
-		Recheck: m.recheck, Consul: m.consul.Consul != nil, Backups: m.backupStatus, Crash: m.crasher(), OwnStats: m.ownStats, Stats: m.stats,
+		Recheck: m.recheck, Zone: m.showZone, CheckZone: m.checkZone, Consul: m.consul.Consul != nil, Backups: m.backupStatus, Crash: m.crasher(), OwnStats: m.ownStats, Stats: m.stats,
 		Healthy: api.Healthy{LastContact: m.c.Autopilot.LastContact, MaxTrailing: uint64(m.c.Autopilot.MaxTrailing)}, //nolint:gosec // validated
 	})
 	m.serve(ctx, "api", ln, a.Server(m.trust.apiSource))

@@ -27,7 +27,7 @@ const (
 
 // checks runs the readiness checks of the cluster as this member sees them, one line each.
 func (m *member) checks(ctx context.Context) []fleet.Check {
-	z := zone{m.state}
+	z := m.zone
 	out := []fleet.Check{m.checkHealth(), m.checkKEK(ctx), m.checkDisk(), m.check.CheckDelegation(ctx, z.Zone(), z.Servers())}
 	if m.backups != nil {
 		out = append(out, m.backups.Check())
@@ -39,7 +39,7 @@ func (m *member) checks(ctx context.Context) []fleet.Check {
 		asked.Go(func() { found[i] = m.checkMember(ctx, other) })
 	}
 	asked.Wait()
-	return append(append(append(out, slices.Concat(found...)...), m.checkNodes()), m.checkConsul()...)
+	return append(append(append(out, slices.Concat(found...)...), m.checkNodes(), m.checkDNSSets()), m.checkConsul()...)
 }
 
 // checkHealth is what /readyz of this member says.

@@ -204,6 +204,10 @@ func (s *source) rows(b *bytes.Buffer, st *ast.StructType, goPath, yamlPath stri
 			continue
 		}
 		element, list := strings.CutPrefix(text(f.Type), "[]")
+		if nested, ok := s.structs[element]; ok {
+			s.rows(b, nested, goPath+name+".", field+"[].")
+			continue
+		}
 		typ, ok := typeNames[element]
 		if !ok {
 			s.t.Errorf("%s: type %s has no name for people", field, element)

@@ -3,7 +3,9 @@ package controlplane
 import (
 	"time"
 
+	"github.com/edgefleet/edgefleet/controlplane/dns"
 	"github.com/edgefleet/edgefleet/controlplane/keys"
+	"github.com/edgefleet/edgefleet/controlplane/state"
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/tls/keyring"
 	"github.com/edgefleet/edgefleet/tls/mtls"
@@ -18,3 +20,11 @@ func IssueOwn(c Config, rec fleet.ClusterRecord, kek *keyring.KEK, now time.Time
 func RenewOwn(c Config, cluster fleet.ClusterID, member, api *mtls.Source, k *keys.Keys, now time.Time) error {
 	return c.renewOwn(trust{membership: membership{Cluster: cluster}, source: member, apiSource: api}, k, now)
 }
+
+// ZoneOf is the edge zone as a member with that state answers it.
+func ZoneOf(s *state.Store, c DNS, heard func() time.Duration) dns.PushSource {
+	return newZone(s, c, heard)
+}
+
+// ValidateDNS holds a configuration against its limits.
+func ValidateDNS(d DNS) error { return d.validate() }

@@ -21,7 +21,7 @@ func (m *member) lead(ctx context.Context) error {
 		m.tel.Logger.InfoContext(ctx, "member leads", "member", m.c.Member, "term", m.node.Stats().Term)
 		forget := &once.Loop{State: m.state, Proposer: m.raft, Now: utcNow}
 		loops := []func(context.Context) error{m.again("nodes", m.nodes.Run), m.again("audit", m.auditLoop().Run), m.again("once", forget.Run), m.again("origins", m.originLoop().Run)}
-		loops = append(loops, m.again("autopilot", m.autopilot), m.again("removals", m.removals), m.again("drills", m.drillLoop))
+		loops = append(loops, m.again("autopilot", m.autopilot), m.again("removals", m.removals), m.again("drills", m.drillLoop), m.again("zone", m.zoneLoop().Run))
 		if m.lib != nil {
 			h := &heads.Loop{State: m.state, Library: m.lib, Proposer: m.raft, Publish: m.bus.Publish, Now: utcNow}
 			r := &reseal.Loop{State: m.state, Sealer: m.keys.Sealer, Proposer: m.raft, Logger: m.tel.Logger, Now: utcNow}
@@ -30,6 +30,9 @@ func (m *member) lead(ctx context.Context) error {
 		}
 		if m.hosts != nil {
 			loops = append(loops, m.again("hosts", m.hosts.Run))
+		}
+		if m.push != nil {
+			loops = append(loops, m.again("dns push", m.push.Run))
 		}
 		if m.backups != nil {
 			loops = append(loops, m.again("backups", m.backups.Run))

@@ -50,6 +50,8 @@ type Config struct {
 	NATSRouteListen string `yaml:"nats_route_listen"`
 	// DNSListen is where the authoritative DNS server listens, UDP and TCP; default ":53".
 	DNSListen string `yaml:"dns_listen"`
+	// DNS says what the zone has beside the hosts, and who else serves it; give every member the same.
+	DNS DNS `yaml:"dns"`
 	// AdminListen serves /metrics, /healthz, /readyz and /debug/pprof; default "127.0.0.1:8444".
 	AdminListen string `yaml:"admin_listen"`
 	// KEKFile holds the key-encryption key. init makes it if it is missing. Without it a member votes and serves reads,
@@ -176,6 +178,40 @@ type Autopilot struct {
 	MinQuorum int `yaml:"min_quorum"`
 }
 
+// DNS configures the edge zone.
+type DNS struct {
+	// Bake is how long a node that left DNS must be healthy before it is back, up to 1h; default 15s.
+	Bake time.Duration `yaml:"bake"`
+	// CAA are the certificate authorities that may issue for names that point at the edge, as they stand in CAA records, such
+	// as "letsencrypt.org; accounturi=https://acme-v02.api.letsencrypt.org/acme/acct/1"; without any, the zone has no CAA
+	// records.
+	CAA []string `yaml:"caa"`
+	// Secondaries may transfer the zone, and are notified when it changes.
+	Secondaries []Secondary `yaml:"secondaries"`
+	// Push is an outside primary for the zone; the leader keeps the hosts' records in it.
+	Push Push `yaml:"push"`
+}
+
+// Push is a name server of somebody else that has the zone as primary and takes updates (RFC 2136).
+type Push struct {
+	// Server is its IP:port; empty: there is none. It must allow transfers and updates with the key.
+	Server string `yaml:"server"`
+	// TSIGKeyFile holds the key (RFC 8945), as tsig-keygen writes it.
+	TSIGKeyFile string `yaml:"tsig_key_file"`
+	// Every is the time between two full comparisons, which repair what others changed, 1s to 24h; default 5m.
+	Every time.Duration `yaml:"every"`
+}
+
+// Secondary is a name server that transfers the zone.
+type Secondary struct {
+	// Address is its IP:port: notifications go there, and transfers are allowed from that IP.
+	Address string `yaml:"address"`
+	// TSIGKeyFile holds the key (RFC 8945) that signs both, as tsig-keygen writes it.
+	TSIGKeyFile string `yaml:"tsig_key_file"`
+	// Name is published as a name server of the zone, such as ns.example.net; empty publishes none.
+	Name fleet.HostName `yaml:"name"`
+}
+
 // LoadConfig reads and checks the file at path.
 func LoadConfig(path string) (Config, error) {
 	var c Config
@@ -209,6 +245,8 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.EventRetention, 30*24*time.Hour)
 	setDefault(&c.AuditKeep, 10_000)
 	c.Consul = c.Consul.withDefaults()
+	setDefault(&c.DNS.Bake, 15*time.Second)
+	setDefault(&c.DNS.Push.Every, 5*time.Minute)
 	setDefault(&c.Backup.Every, time.Hour)
 	setDefault(&c.Backup.Keep, 48)
 	setDefault(&c.LogLevel, "info")
@@ -281,6 +319,9 @@ func (c Config) validate() error {
 		return err
 	}
 	if err := c.Backup.validate(); err != nil {
+		return err
+	}
+	if err := c.DNS.validate(); err != nil {
 		return err
 	}
 	return c.validateTelemetry()

@@ -2,10 +2,12 @@ package controlplane
 
 import (
 	"context"
-	"fmt"
+	"iter"
 	"net"
 	"net/netip"
-	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/edgefleet/edgefleet/controlplane/dns"
 	"github.com/edgefleet/edgefleet/controlplane/state"
@@ -15,46 +17,140 @@ import (
 // zone is the edge zone as the local state has it: it answers also without quorum.
 type zone struct {
 	state *state.Store
+	// extra are name servers beside the members; caa are the values of the zone's CAA records.
+	extra []fleet.HostName
+	caa   []string
+	// heard is how long ago this member heard from a leader, or since its start.
+	heard func() time.Duration
+	// now is what was put together of the state last.
+	now atomic.Pointer[assembled]
 }
 
-// Zone implements dns.Source.
-func (z zone) Zone() fleet.HostName {
-	c, _ := z.state.Read().Cluster()
-	return c.Zone
+func newZone(s *state.Store, c DNS, heard func() time.Duration) *zone {
+	z := &zone{state: s, caa: c.CAA, heard: heard}
+	for _, sec := range c.Secondaries {
+		if sec.Name != "" {
+			z.extra = append(z.extra, sec.Name)
+		}
+	}
+	return z
 }
+
+// assembled is the parts of the zone that many answers share. sets grows as they are asked for.
+type assembled struct {
+	index uint64
+	apex  dns.Apex
+	view  *state.View
+	out   dns.Withdrawn
+	sets  sync.Map // of keys to []dns.Edge
+}
+
+// zoneTables are what assembled depends on.
+var zoneTables = []state.Table{state.Clusters, state.Members, state.Nodes, state.Regions, state.DNSSets}
+
+// assemble returns the shared parts as they are now.
+func (z *zone) assemble() *assembled {
+	last := z.now.Load()
+	if last != nil && z.state.ChangedAt(zoneTables...) <= last.index {
+		return last
+	}
+	v := z.state.Read()
+	c, _ := v.Cluster()
+	a := &assembled{index: v.Index(), view: v, out: v.Withdrawn(), apex: dns.Apex{Zone: c.Zone, CAA: z.caa}}
+	for _, m := range v.Members() {
+		host, _, err := net.SplitHostPort(m.DNS)
+		if err != nil {
+			continue
+		}
+		if addr, err := netip.ParseAddr(host); err == nil {
+			a.apex.Servers = append(a.apex.Servers, dns.NameServer{Name: dns.MemberName(m.ID, c.Zone), Addr: addr})
+		}
+	}
+	for _, name := range z.extra {
+		a.apex.Servers = append(a.apex.Servers, dns.NameServer{Name: name})
+	}
+	z.now.Store(a)
+	return a
+}
+
+// edges are those that answer for a group and regions.
+func (a *assembled) edges(g fleet.GroupName, regions []fleet.RegionName) []dns.Edge {
+	key := fleet.DNSSetKey(g, regions)
+	if found, ok := a.sets.Load(key); ok {
+		edges, _ := found.([]dns.Edge)
+		return edges
+	}
+	set, known := a.view.DNSSet(key)
+	var edges []dns.Edge
+	for _, n := range dns.Serving(set, known, a.view.NodesIn(g, regions), a.out) {
+		edges = append(edges, dns.Edge{Addrs: n.Spec.Addresses, Weight: n.Spec.Share()})
+	}
+	a.sets.Store(key, edges)
+	return edges
+}
+
+// incarnationStep is by how much an incarnation moves the serial on: more than a cluster writes between its last backup
+// and its loss.
+const incarnationStep = 1 << 24
+
+// Apex implements dns.Source.
+func (z *zone) Apex() dns.Apex {
+	apex := z.assemble().apex
+	v := z.state.Read()
+	c, _ := v.Cluster()
+	apex.Serial = uint32(v.Index() + (max(c.Incarnation, 1)-1)*incarnationStep) //nolint:gosec // serials wrap around (RFC 1982)
+	return apex
+}
+
+// Zone is the name of the zone.
+func (z *zone) Zone() fleet.HostName { return z.assemble().apex.Zone }
+
+// Servers are the zone's name servers.
+func (z *zone) Servers() []dns.NameServer { return z.assemble().apex.Servers }
 
 // Label implements dns.Source.
-func (z zone) Label(label string) (fleet.HostName, []netip.Addr, bool) {
-	v := z.state.Read()
-	h, ok := hostOf(v, label)
-	if !ok {
-		return "", nil, false
-	}
-	t, _ := v.Tenant(h.Tenant)
-	serving := slices.DeleteFunc(v.NodesOf(t.Spec.Group), func(n fleet.Node) bool {
-		return len(h.Spec.Regions) > 0 && !slices.Contains(h.Spec.Regions, n.Spec.Region)
-	})
-	var addrs []netip.Addr
-	for _, n := range dns.Healthy(serving) {
-		addrs = append(addrs, n.Spec.Addresses...)
-	}
-	return h.Name, addrs, true
-}
-
-// DCV implements dns.Source.
-func (z zone) DCV(label string) ([]string, bool) {
+func (z *zone) Label(label string) ([]dns.Edge, bool) {
 	v := z.state.Read()
 	h, ok := hostOf(v, label)
 	if !ok {
 		return nil, false
 	}
-	var values []string
-	for _, c := range v.Challenges() {
-		if c.Host == h.Name && c.Type == fleet.ChallengeDNS01 {
-			values = append(values, c.Response)
+	t, _ := v.Tenant(h.Tenant)
+	return z.assemble().edges(t.Spec.Group, h.Spec.Regions), true
+}
+
+// dcvStale is after how long without a leader this member's answers to challenges may be out of date.
+const dcvStale = 5 * time.Second
+
+// DCV implements dns.Source.
+func (z *zone) DCV(label string) (values []string, ok, current bool) {
+	v := z.state.Read()
+	current = z.heard() < dcvStale
+	h, ok := hostOf(v, label)
+	if !ok {
+		return nil, false, current
+	}
+	for _, c := range v.ChallengesOf(h.Name, fleet.ChallengeDNS01) {
+		values = append(values, c.Response)
+	}
+	return values, true, current
+}
+
+// Labels implements dns.Source.
+func (z *zone) Labels() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, h := range z.state.Read().Hosts() {
+			if h.Desired.Label != "" && !yield(h.Desired.Label) {
+				return
+			}
 		}
 	}
-	return values, true
+}
+
+// Issued implements dns.PushSource: labels stay known when their host is gone.
+func (z *zone) Issued(label string) bool {
+	_, ok := z.state.Read().Label(label)
+	return ok
 }
 
 // hostOf finds the live host of a label; the label of a deleted host stays taken and answers nothing.
@@ -67,28 +163,8 @@ func hostOf(v *state.View, label string) (fleet.Host, bool) {
 	return h, ok && h.Desired.Label == label
 }
 
-// Servers implements dns.Source: every member serves the zone.
-func (z zone) Servers() []dns.NameServer {
-	v := z.state.Read()
-	c, _ := v.Cluster()
-	var out []dns.NameServer
-	for i, m := range v.Members() {
-		host, _, err := net.SplitHostPort(m.DNS)
-		if err != nil {
-			continue
-		}
-		if a, err := netip.ParseAddr(host); err == nil {
-			out = append(out, dns.NameServer{Name: fleet.HostName(fmt.Sprintf("ns%d.%s", i+1, c.Zone)), Addr: a})
-		}
-	}
-	return out
-}
-
-// Serial implements dns.Source.
-func (z zone) Serial() uint32 { return uint32(z.state.Read().Index()) } //nolint:gosec // serials wrap around (RFC 1982)
-
 // edgeAddresses are the addresses of all nodes.
-func (z zone) edgeAddresses() []netip.Addr {
+func (z *zone) edgeAddresses() []netip.Addr {
 	var out []netip.Addr
 	for _, n := range z.state.Read().Nodes() {
 		if n.Identity.RevokedAt.IsZero() {
@@ -100,7 +176,7 @@ func (z zone) edgeAddresses() []netip.Addr {
 
 // pointsHere says whether visitors of a host still come to the edge.
 func (m *member) pointsHere(ctx context.Context, h fleet.Host) (bool, error) {
-	z := zone{m.state}
+	z := m.zone
 	f, err := m.check.CheckHost(ctx, h, z.Zone(), z.edgeAddresses())
 	if err == nil && f.Traffic.Reason == fleet.ReasonDNSServfail {
 		err = fleet.NewError(fleet.ErrUnavailable, "host", "%s", f.Traffic.Message)

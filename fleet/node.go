@@ -26,6 +26,8 @@ type NodeSpec struct {
 	Addresses []netip.Addr `json:"addresses"`
 	// Cordoned nodes leave DNS and take no new assignments.
 	Cordoned bool `json:"cordoned,omitempty"`
+	// Weight is the node's share of DNS answers beside others', 1 to 100; none is 10.
+	Weight int `json:"weight,omitempty"`
 }
 
 // NodeIdentity is what the control plane knows of the node's keys.
@@ -104,6 +106,9 @@ func (n Node) Validate() error {
 	}
 	if len(n.Spec.Addresses) == 0 || len(n.Spec.Addresses) > 16 {
 		return Invalid("addresses", "node %s has %d addresses: give 1 to 16", n.ID, len(n.Spec.Addresses))
+	}
+	if n.Spec.Weight < 0 || n.Spec.Weight > MaxNodeWeight {
+		return Invalid("weight", "%d is not a weight from 1 to %d; 0 is the usual %d", n.Spec.Weight, MaxNodeWeight, DefaultNodeWeight)
 	}
 	return ValidateID("region", n.Spec.Region)
 }

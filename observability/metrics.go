@@ -94,6 +94,9 @@ var eventMetrics = []Metric{
 // hostMetrics are about names: the edge's own DNS, and certificates.
 var hostMetrics = []Metric{
 	{Name: "edgefleet_dns_queries_total", Kind: KindCounter, Unit: "1", Description: "DNS queries by what became of them.", Labels: []string{"outcome"}},
+	{Name: "edgefleet_dns_transfers_total", Kind: KindCounter, Unit: "1", Description: "Transfers of the zone that were asked for, by what became of them: sent, current, refused, busy or failed.", Labels: []string{"outcome"}},
+	{Name: "edgefleet_dns_sets_held", Kind: KindGauge, Unit: "1", Description: "Sets of nodes that DNS answers with from which nobody is withdrawn, because more than half would go."},
+	{Name: "edgefleet_dns_nodes", Kind: KindGauge, Unit: "1", Description: "Nodes in DNS (in), and out of it until they are healthy for long enough or for a decision (out), by node group.", Labels: []string{"group", "dns"}},
 	{Name: "edgefleet_hosts", Kind: KindGauge, Unit: "1", Description: "Hosts by phase and status, as this member's state has them.", Labels: []string{"phase", "status"}},
 	{Name: "edgefleet_certificate_least_life_seconds", Kind: KindGauge, Unit: "s", Description: "Life left of the certificate that ends first; negative once one has expired, absent without certificates.", Labels: nil},
 	{Name: "edgefleet_acme_orders_total", Kind: KindCounter, Unit: "1", Description: "Attempts to get a certificate from the certificate authority, by challenge and by outcome: issued, or the reason of the failure.", Labels: []string{"challenge", "outcome"}},

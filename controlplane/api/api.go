@@ -72,6 +72,9 @@ type Options struct {
 	OwnStats func() client.RaftStats
 	Stats    func(ctx context.Context, m fleet.Member) (client.RaftStats, error)
 	Healthy  Healthy
+	// Zone is the edge zone as this member answers it, CheckZone asks every name server for it.
+	Zone      func() client.Zone
+	CheckZone func(ctx context.Context) []fleet.Check
 	// Recheck makes the leader look at a host at once.
 	Recheck func(fleet.HostName)
 	// Forward reaches other members' APIs with this member's certificate.
@@ -153,7 +156,7 @@ func newAPI(o Options) *API {
 	a.huma = humago.New(a.mux, config())
 	for _, register := range []func(){
 		a.registerCluster, a.registerSnapshots, a.registerBackups, a.registerDrills, a.registerMembers, a.registerTenants, a.registerHosts, a.registerRules, a.registerNodes, a.registerLocks, a.registerEvents, a.registerEdge, a.registerAudit,
-		a.registerSettle, a.registerUsers, a.registerApprovals,
+		a.registerSettle, a.registerZone, a.registerUsers, a.registerApprovals,
 	} {
 		register()
 	}

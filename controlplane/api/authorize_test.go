@@ -181,6 +181,8 @@ func TestEveryMutationLeavesOneAuditEntry(t *testing.T) {
 		}, "POST", "/v1/nodes/n1/unlock", nil, nil},
 		{"edge-poll", func() as { return f.at(0, "", f.nodeCert("n1")) }, "POST", "/v1/edge/poll", report("n1"), nil},
 		{"node-update", nil, "PATCH", "/v1/nodes/n1", map[string]any{"cordoned": true}, nil},
+		{"region-withdraw", nil, "POST", "/v1/regions/default/withdraw", client.RegionWithdraw{Force: true}, nil},
+		{"region-restore", nil, "POST", "/v1/regions/default/restore", nil, nil},
 		{"node-revoke", nil, "DELETE", "/v1/nodes/n1", nil, nil},
 		{"join-token-create", nil, "POST", "/v1/join-tokens", client.JoinTokenCreate{Kind: fleet.JoinMember}, &memberJoin},
 		{"cluster-join", func() as { return f.at(0, "") }, "POST", "/v1/cluster/join", func() any {

@@ -313,7 +313,10 @@ func (f *fixture) addMember(id fleet.MemberID, change []func(*http.Server)) {
 	m.api = api.New(api.Options{
 		Member: id, State: m.state, Consensus: r, Keys: f.keys, Library: m.library, Events: m.events, Audit: m.audit,
 		Report: func(r fleet.Report) { f.reports <- r },
-		Checks: func(context.Context) []fleet.Check { return nil }, Backups: func() fleet.BackupStatus { return fleet.BackupStatus{Member: id, Kept: []fleet.Backup{}} },
+		Checks: func(context.Context) []fleet.Check { return nil }, CheckZone: func(context.Context) []fleet.Check { return []fleet.Check{} },
+		Zone: func() client.Zone {
+			return client.Zone{Member: id, NameServers: []client.ZoneNameServer{}, Sets: []fleet.DNSSet{}}
+		}, Backups: func() fleet.BackupStatus { return fleet.BackupStatus{Member: id, Kept: []fleet.Backup{}} },
 		Crash: map[bool]func(){true: func() { m.crashes.Add(1) }}[id != "m3"], // which takes no part in drills
 		PointsHere: func(context.Context, fleet.Host) (bool, error) {
 			if f.pointingErr.Load() {

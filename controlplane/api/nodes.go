@@ -60,6 +60,7 @@ func (a *API) nodeUpdate(ctx context.Context, in *NodeUpdateInput) (*Body[fleet.
 		}
 		set(&n.Spec.Cordoned, in.Body.Cordoned)
 		set(&n.Spec.Region, in.Body.Region)
+		set(&n.Spec.Weight, in.Body.Weight)
 		return propose[fleet.Node](ctx, a, command.NodePut{Put: conditionOn(ctx, n.Meta), ID: n.ID, Spec: n.Spec})
 	})
 	return &Body[fleet.Node]{Body: n}, err

@@ -124,6 +124,7 @@ type (
 	NodeUpdate struct {
 		Cordoned *bool             `json:"cordoned,omitempty"`
 		Region   *fleet.RegionName `json:"region,omitempty"`
+		Weight   *int              `json:"weight,omitempty" minimum:"0" maximum:"100" doc:"share of DNS answers, 1 to 100; 0 is the usual 10"`
 	}
 
 	// ClusterStatus is what a member knows of its cluster.

@@ -56,6 +56,7 @@ var versions = map[command.Type]int{
 	command.TypeTokenIssue: 2,
 	command.TypeHostPut:    2, command.TypeHostPutConsul: 2, command.TypeOriginsResolve: 2,
 	command.TypeOrderPut: 2, command.TypeCertificateCommit: 2,
+	command.TypeNodePut: 2, command.TypeNodeEnrol: 2,
 }
 
 func golden(typ command.Type) string {

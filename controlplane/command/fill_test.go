@@ -46,6 +46,9 @@ func fillValue(t *testing.T, v reflect.Value, name string) {
 		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
 		fillValue(t, v.Index(0), name)
 		fillValue(t, v.Index(1), name+"2")
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fillValue(t, v.Elem(), name)
 	case reflect.Map:
 		key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
 		fillValue(t, key, name)

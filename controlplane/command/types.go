@@ -67,6 +67,8 @@ const (
 	TypeRenewalPlan
 	TypeLockTake
 	TypeLockRelease
+	TypeRegionPut
+	TypeDNSSetsPut
 )
 
 var names = map[Type]string{
@@ -95,6 +97,7 @@ var names = map[Type]string{
 	TypeGroupRekey:    "group_rekey",
 	TypeOrderProgress: "order_progress", TypeRenewalPlan: "renewal_plan",
 	TypeLockTake: "lock_take", TypeLockRelease: "lock_release",
+	TypeRegionPut: "region_put", TypeDNSSetsPut: "dns_sets_put",
 }
 
 // String is the command's stable name, as it stands in the audit log.
@@ -176,4 +179,6 @@ var bodies = map[Type]func() Body{
 	TypeRenewalPlan:       func() Body { return &RenewalPlan{} },
 	TypeLockTake:          func() Body { return &LockTake{} },
 	TypeLockRelease:       func() Body { return &LockRelease{} },
+	TypeRegionPut:         func() Body { return &RegionPut{} },
+	TypeDNSSetsPut:        func() Body { return &DNSSetsPut{} },
 }

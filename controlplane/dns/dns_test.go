@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -24,47 +26,57 @@ const zone = "edge.example"
 
 // fixed is a Source of a zone that does not change.
 type fixed struct {
-	labels map[string][]netip.Addr
+	labels map[string][]dns.Edge
 	dcv    map[string][]string
+	// old: it does not know the newest challenges.
+	old bool
+	caa []string
 }
 
-func (fixed) Zone() fleet.HostName { return zone }
+func (f fixed) Apex() dns.Apex {
+	return dns.Apex{Zone: zone, Serial: 42, CAA: f.caa, Servers: []dns.NameServer{
+		{Name: "m1.ns." + zone, Addr: netip.MustParseAddr("192.0.2.1")},
+		{Name: "m2.ns." + zone, Addr: netip.MustParseAddr("192.0.2.2")},
+		{Name: "m2.ns." + zone, Addr: netip.MustParseAddr("2001:db8::2")},
+		{Name: "ns.example.net"},
+	}}
+}
 
-func (f fixed) Label(label string) (fleet.HostName, []netip.Addr, bool) {
+func (f fixed) Label(label string) ([]dns.Edge, bool) {
 	if label == "panics" {
 		panic("boom")
 	}
 	a, ok := f.labels[label]
-	return "api.example.com", a, ok
+	return a, ok
 }
 
-func (f fixed) DCV(label string) ([]string, bool) {
+func (f fixed) DCV(label string) (values []string, ok, current bool) {
 	v, ok := f.dcv[label]
-	return v, ok
+	return v, ok, !f.old
 }
 
-func (fixed) Servers() []dns.NameServer {
-	return []dns.NameServer{
-		{Name: "ns1." + zone, Addr: netip.MustParseAddr("192.0.2.1")},
-		{Name: "ns2." + zone, Addr: netip.MustParseAddr("192.0.2.2")},
-		{Name: "ns2." + zone, Addr: netip.MustParseAddr("2001:db8::2")},
+func (f fixed) Labels() iter.Seq[string] { return maps.Keys(f.labels) }
+
+func edge(weight int, addrs ...string) dns.Edge {
+	e := dns.Edge{Weight: weight}
+	for _, a := range addrs {
+		e.Addrs = append(e.Addrs, netip.MustParseAddr(a))
 	}
+	return e
 }
 
-func (fixed) Serial() uint32 { return 42 }
-
-func many(n int) []netip.Addr {
-	var out []netip.Addr
+func many(n int) []dns.Edge {
+	var out []dns.Edge
 	for i := range n {
-		out = append(out, netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}))
+		out = append(out, dns.Edge{Addrs: []netip.Addr{netip.AddrFrom4([4]byte{198, 51, 100, byte(i)})}, Weight: 10})
 	}
 	return out
 }
 
 func content() fixed {
 	return fixed{
-		labels: map[string][]netip.Addr{
-			"abc":   {netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("2001:db8::7")},
+		labels: map[string][]dns.Edge{
+			"abc":   {edge(10, "198.51.100.7", "2001:db8::7")},
 			"empty": nil,
 			"many":  many(40),
 		},
@@ -134,7 +146,7 @@ func show(m *mdns.Msg) []string {
 
 func TestAnswers(t *testing.T) {
 	s := start(t, dns.Options{})
-	negative := "ns edge.example. SOA ns1.edge.example. hostmaster.edge.example. 42 3600 600 604800 20"
+	negative := "ns edge.example. SOA m1.ns.edge.example. hostmaster.edge.example. 42 600 60 604800 20"
 	for _, tc := range []struct {
 		name, qname string
 		qtype       uint16
@@ -156,11 +168,14 @@ func TestAnswers(t *testing.T) {
 		{"the parent of DCV names exists", "dcv.edge.example.", mdns.TypeTXT, []string{"NOERROR aa", negative}},
 		{"the SOA", "edge.example.", mdns.TypeSOA, []string{"NOERROR aa", "an " + negative[3:]}},
 		{"the name servers with their addresses", "edge.example.", mdns.TypeNS, []string{
-			"NOERROR aa", "an edge.example. NS ns1.edge.example.", "an edge.example. NS ns2.edge.example.",
-			"ar ns1.edge.example. A 192.0.2.1", "ar ns2.edge.example. A 192.0.2.2", "ar ns2.edge.example. AAAA 2001:db8::2",
+			"NOERROR aa", "an edge.example. NS m1.ns.edge.example.", "an edge.example. NS m2.ns.edge.example.", "an edge.example. NS ns.example.net.",
+			"ar m1.ns.edge.example. A 192.0.2.1", "ar m2.ns.edge.example. A 192.0.2.2", "ar m2.ns.edge.example. AAAA 2001:db8::2",
 		}},
 		{"the apex has no address", "edge.example.", mdns.TypeA, []string{"NOERROR aa", negative}},
-		{"the address of a name server", "ns2.edge.example.", mdns.TypeAAAA, []string{"NOERROR aa", "an ns2.edge.example. AAAA 2001:db8::2"}},
+		{"the address of a name server", "m2.ns.edge.example.", mdns.TypeAAAA, []string{"NOERROR aa", "an m2.ns.edge.example. AAAA 2001:db8::2"}},
+		{"the parent of the name servers exists", "ns.edge.example.", mdns.TypeA, []string{"NOERROR aa", negative}},
+		{"a name server that is none", "m9.ns.edge.example.", mdns.TypeA, []string{"NXDOMAIN aa", negative}},
+		{"no CAA is published where none is configured", "abc.edge.example.", mdns.TypeCAA, []string{"NOERROR aa", negative}},
 		{"ANY gets the least", "abc.edge.example.", mdns.TypeANY, []string{"NOERROR aa", `an abc.edge.example. HINFO "RFC8482" ""`}},
 		{"ANY of a missing name", "nope.edge.example.", mdns.TypeANY, []string{"NXDOMAIN aa", negative}},
 		{"another zone", "www.example.com.", mdns.TypeA, []string{"REFUSED"}},
@@ -206,7 +221,7 @@ func TestRefusals(t *testing.T) {
 // unborn is the Source of a cluster that was not initialised.
 type unborn struct{ fixed }
 
-func (unborn) Zone() fleet.HostName { return "" }
+func (unborn) Apex() dns.Apex { return dns.Apex{} }
 
 func TestWithoutAZoneEverythingIsRefused(t *testing.T) {
 	for _, name := range []string{".", "abc.edge.example."} {
@@ -291,42 +306,56 @@ func TestATakenPortSaysWhatToDo(t *testing.T) {
 	}
 }
 
-func TestHealthy(t *testing.T) {
-	node := func(id string, change func(*fleet.Node)) fleet.Node {
-		n := fleet.Node{ID: fleet.NodeID(id), Observed: fleet.NodeObserved{State: fleet.NodeUp, Serving: true}}
-		if change != nil {
-			change(&n)
+func TestOnlyOurCAsMayIssueForWhatPointsHere(t *testing.T) {
+	src := content()
+	src.caa = []string{"ca.example; accounturi=https://ca.example/acct/1", "other.example"}
+	for _, name := range []string{"edge.example.", "abc.edge.example.", "empty.edge.example."} {
+		m := dns.Respond(src, question(name, mdns.TypeCAA), true)
+		var got []string
+		for _, rr := range m.Answer {
+			c, _ := rr.(*mdns.CAA)
+			got = append(got, fmt.Sprint(c.Flag, " ", c.Tag, " ", c.Value))
 		}
-		return n
+		if d := cmp.Diff([]string{"0 issue ca.example; accounturi=https://ca.example/acct/1", "0 issue other.example"}, got); d != "" {
+			t.Errorf("%s: %s", name, d)
+		}
 	}
-	down := func(n *fleet.Node) { n.Observed.State = fleet.NodeDown }
-	cordoned := func(n *fleet.Node) { n.Spec.Cordoned = true }
-	for _, tc := range []struct {
-		name  string
-		nodes []fleet.Node
-		want  []fleet.NodeID
-	}{
-		{"no nodes", nil, nil},
-		{"all up", []fleet.Node{node("a", nil), node("b", nil)}, []fleet.NodeID{"a", "b"}},
-		{"one of three is down", []fleet.Node{node("a", nil), node("b", down), node("c", nil)}, []fleet.NodeID{"a", "c"}},
-		{"half are down", []fleet.Node{node("a", nil), node("b", down)}, []fleet.NodeID{"a"}},
-		{"more than half are down: nobody is withdrawn", []fleet.Node{node("a", nil), node("b", down), node("c", down)}, []fleet.NodeID{"a", "b", "c"}},
-		{"the only one is down", []fleet.Node{node("a", down)}, []fleet.NodeID{"a"}},
-		{"up but not serving", []fleet.Node{node("a", nil), node("b", func(n *fleet.Node) { n.Observed.Serving = false }), node("c", nil)}, []fleet.NodeID{"a", "c"}},
-		{"cordoned nodes are withdrawn", []fleet.Node{node("a", nil), node("b", cordoned), node("c", cordoned)}, []fleet.NodeID{"a"}},
-		{"a cordon of everybody is not honoured", []fleet.Node{node("b", cordoned)}, []fleet.NodeID{"b"}},
-		{"never heard from", []fleet.Node{node("a", nil), node("b", func(n *fleet.Node) { n.Observed = fleet.NodeObserved{State: fleet.NodeEnrolled} })}, []fleet.NodeID{"a"}},
-		{"revoked", []fleet.Node{node("a", nil), node("b", func(n *fleet.Node) { n.Identity.RevokedAt = time.Unix(1, 0) })}, []fleet.NodeID{"a"}},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			var got []fleet.NodeID
-			for _, n := range dns.Healthy(tc.nodes) {
-				got = append(got, n.ID)
-			}
-			if d := cmp.Diff(tc.want, got); d != "" {
-				t.Error(d)
-			}
-		})
+	if m := dns.Respond(src, question("abc.edge.example.", mdns.TypeA), true); len(m.Answer) != 1 {
+		t.Errorf("an address: %v", m.Answer)
+	}
+}
+
+func TestAMemberThatMayNotKnowTheNewestChallengesLeavesThemToOthers(t *testing.T) {
+	src := content()
+	src.old = true
+	for _, name := range []string{"abc.dcv.edge.example.", "nope.dcv.edge.example."} {
+		if m := dns.Respond(src, question(name, mdns.TypeTXT), true); m.Rcode != mdns.RcodeServerFailure || m.Authoritative {
+			t.Errorf("%s: %v", name, m)
+		}
+	}
+	if m := dns.Respond(src, question("abc.edge.example.", mdns.TypeA), true); len(m.Answer) != 1 {
+		t.Errorf("addresses are answered all the same: %v", m)
+	}
+}
+
+func TestAnEdgesWeightIsItsChanceToBeInAnAnswer(t *testing.T) {
+	src := fixed{labels: map[string][]dns.Edge{"abc": {edge(100, "198.51.100.1"), edge(25, "198.51.100.2"), edge(1, "198.51.100.3")}}}
+	seen := map[string]int{}
+	const n = 4000
+	for range n {
+		for _, rr := range dns.Respond(src, question("abc.edge.example.", mdns.TypeA), true).Answer {
+			a, _ := rr.(*mdns.A)
+			seen[a.A.String()]++
+		}
+	}
+	if got := seen["198.51.100.1"]; got != n {
+		t.Errorf("the heaviest is in %d of %d answers", got, n)
+	}
+	if got := seen["198.51.100.2"]; got < n/4-300 || got > n/4+300 {
+		t.Errorf("a quarter of its weight is in %d of %d answers", got, n)
+	}
+	if got := seen["198.51.100.3"]; got == 0 || got > n/20 {
+		t.Errorf("a hundredth of its weight is in %d of %d answers", got, n)
 	}
 }
 

@@ -28,6 +28,9 @@ const (
 	stopTimeout = 2 * time.Second
 )
 
+// DefaultTTL is how long resolvers may remember the addresses of a host.
+const DefaultTTL = 20 * time.Second
+
 // Options configure a Server.
 type Options struct {
 	// Listen is the host:port for UDP and TCP; port 0 picks one that is free for both.
@@ -39,6 +42,8 @@ type Options struct {
 	TTL time.Duration
 	// RateLimit is how many UDP answers a second one client network (/24, /56) gets; 200 by default.
 	RateLimit int
+	// Secondaries may transfer the zone, and are notified of changes; nobody else may.
+	Secondaries []Secondary
 	// MaxRate is how many queries a second are answered altogether; 20,000 by default.
 	MaxRate int
 }
@@ -48,7 +53,7 @@ func (o *Options) validate() error {
 		return fleet.Invalid("dns", "the DNS server needs a source and telemetry")
 	}
 	if o.TTL == 0 {
-		o.TTL = 20 * time.Second
+		o.TTL = DefaultTTL
 	}
 	if o.RateLimit == 0 {
 		o.RateLimit = 200
@@ -69,6 +74,10 @@ type Server struct {
 	tcp     net.Listener
 	limits  *limiter
 	queries metric.Int64Counter
+	// transfers holds a place for each transfer under way.
+	transfers     chan struct{}
+	transfersDone metric.Int64Counter
+	notifier      *notifier
 }
 
 // Listen binds UDP and TCP on the same port. The error of a port that is taken says what to do about it.
@@ -76,7 +85,11 @@ func Listen(o Options) (*Server, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{o: o, limits: newLimiter(o.RateLimit, o.MaxRate), queries: o.Telemetry.Counter("edgefleet_dns_queries_total")}
+	s := &Server{
+		o: o, limits: newLimiter(o.RateLimit, o.MaxRate), queries: o.Telemetry.Counter("edgefleet_dns_queries_total"),
+		transfers: make(chan struct{}, maxTransfers), transfersDone: o.Telemetry.Counter("edgefleet_dns_transfers_total"),
+	}
+	s.notifier = newNotifier(s)
 	// A port that the kernel picked for TCP may be taken for UDP: try others.
 	var err error
 	for range 8 {
@@ -130,7 +143,14 @@ func (s *Server) Run(ctx context.Context) error {
 		{PacketConn: s.udp, UDPSize: dns.DefaultMsgSize},
 		{Listener: s.tcp, ReadTimeout: tcpTimeout, IdleTimeout: func() time.Duration { return tcpTimeout }, MaxTCPQueries: tcpQueries},
 	}
+	if len(s.o.Secondaries) > 0 {
+		g.Go(func() error { return s.notifier.run(ctx) })
+	}
 	for _, server := range servers {
+		server.TsigSecret = map[string]string{}
+		for _, sec := range s.o.Secondaries {
+			server.TsigSecret[sec.Key.Name] = sec.Key.secret
+		}
 		started := make(chan struct{})
 		server.Handler = dns.HandlerFunc(s.serve)
 		server.NotifyStartedFunc = func() { close(started) }
@@ -189,11 +209,35 @@ func (s *Server) serve(w dns.ResponseWriter, req *dns.Msg) {
 		m.SetReply(req)
 		m.Truncated = true
 	case pass:
-		m = answer(s.o.Source, s.o.TTL, req, maxSize(req, udp))
+		if isTransfer(req) {
+			s.countTransfer(ctx, s.transfer(ctx, w, req, client, udp))
+			return
+		}
+		m = s.answerSigned(w, req, maxSize(req, udp))
 		s.count(ctx, outcome(m))
 	}
 	s.reply(ctx, w, m)
 }
+
+// isTransfer reports whether a query asks for the whole zone.
+func isTransfer(req *dns.Msg) bool {
+	return req.Opcode == dns.OpcodeQuery && len(req.Question) == 1 && (req.Question[0].Qtype == dns.TypeAXFR || req.Question[0].Qtype == dns.TypeIXFR)
+}
+
+// answerSigned answers a query, signed as it was: a secondary takes nothing else. One with a wrong signature gets NOTAUTH.
+func (s *Server) answerSigned(w dns.ResponseWriter, req *dns.Msg, size int) *dns.Msg {
+	key, attempted, ok := s.signed(w, req)
+	switch {
+	case !attempted:
+		return answer(s.o.Source, s.o.TTL, req, size)
+	case !ok:
+		return new(dns.Msg).SetRcode(req, dns.RcodeNotAuth)
+	}
+	return s.sign(answer(s.o.Source, s.o.TTL, req, max(size-tsigSize, dns.MinMsgSize-tsigSize)), key, true)
+}
+
+// Secondaries says how this server stands with each secondary.
+func (s *Server) Secondaries() []PeerStatus { return s.notifier.status() }
 
 func (s *Server) reply(ctx context.Context, w dns.ResponseWriter, m *dns.Msg) {
 	if err := w.WriteMsg(m); err != nil {

@@ -1,65 +1,56 @@
 // Package dns is the authoritative name server of the edge zone: it answers for the labels of hosts with the addresses
 // of healthy edges, and for their DCV names (domain control validation) with the answers to ACME DNS-01 challenges.
 //
-// It owns the wire protocol, its limits and the panic threshold of withdrawals. It does not own what it answers: that
-// comes from a Source over the member's local state, so that names resolve without a Raft leader or quorum and never
-// wait for one. Every member serves the same zone. Zone transfers, dynamic updates and recursion are refused.
+// It owns the wire protocol, its limits, which nodes are in DNS (Advance, Serving), transfers to secondaries and pushes to
+// an outside primary. It does not own what it answers: that comes from a Source over the member's local state, so that
+// names resolve without a Raft leader or quorum and never wait for one. Every member serves the same zone. Dynamic updates
+// and recursion are refused, and transfers to whom is not listed.
 package dns
 
 import (
+	"iter"
 	"net/netip"
 
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
-// NameServer is one of the zone's name servers.
+// NameServer is one address of one of the zone's name servers.
 type NameServer struct {
-	// Name is below the zone, such as ns1.edge.example.
+	// Name is below the zone for a member, such as m1.ns.edge.example, and anywhere for a secondary.
 	Name fleet.HostName
+	// Addr is the zero address for one whose addresses are not in the zone.
 	Addr netip.Addr
 }
 
-// Source is what the zone contains now. Its methods are called concurrently, answer from local memory, and never block.
-type Source interface {
-	// Zone is the edge zone.
-	Zone() fleet.HostName
-	// Label returns the host that a label was issued to and the addresses of the edges that serve it: healthy and not
-	// cordoned, in the host's group and regions, with the panic threshold (see Healthy) already applied. ok means that
-	// the label exists, also without addresses.
-	Label(label string) (host fleet.HostName, addrs []netip.Addr, ok bool)
-	// DCV returns the TXT values of the pending DNS-01 challenges of the label's host; ok means that the label exists.
-	DCV(label string) (values []string, ok bool)
-	// Servers are the zone's name servers; one with several addresses appears several times.
-	Servers() []NameServer
-	// Serial grows when the zone may have changed: the index of the state.
-	Serial() uint32
+// Edge is one node's part in an answer.
+type Edge struct {
+	Addrs []netip.Addr
+	// Weight is at least 1.
+	Weight int
 }
 
-// Healthy returns the nodes whose addresses DNS may answer with: heard from, serving, neither cordoned, locked nor revoked.
-//
-// Two rules keep the zone from going dark by mistake. When more than half of the nodes that should serve would be
-// withdrawn at once, nobody is: that many failures are more likely ours (a cut between control plane and edge) than
-// theirs, and edges serve without us. And a cordon that would leave nobody at all is not honoured.
-func Healthy(nodes []fleet.Node) []fleet.Node {
-	var cordoned, should, up []fleet.Node
-	for _, n := range nodes {
-		if !n.Identity.RevokedAt.IsZero() || n.Observed.State == fleet.NodeEnrolled || n.Observed.State == "" {
-			continue
-		}
-		if n.Spec.Cordoned || n.Lock != nil {
-			cordoned = append(cordoned, n)
-			continue
-		}
-		should = append(should, n)
-		if n.Observed.State == fleet.NodeUp && n.Observed.Serving {
-			up = append(up, n)
-		}
-	}
-	switch {
-	case len(should) == 0:
-		return cordoned
-	case 2*len(up) < len(should):
-		return should
-	}
-	return up
+// Apex is what is true of the whole zone.
+type Apex struct {
+	// Zone is empty while there is none, because the cluster was not initialised.
+	Zone fleet.HostName
+	// Servers are the zone's name servers; one with several addresses appears several times.
+	Servers []NameServer
+	// Serial grows when the zone may have changed, and never goes back.
+	Serial uint32
+	// CAA are the values of issue properties (RFC 8659), such as "ca.example; accounturi=https://ca.example/acct/1".
+	CAA []string
+}
+
+// Source is what the zone contains now. Its methods are called concurrently, answer from local memory, and never block.
+// What they return is shared and must not be changed.
+type Source interface {
+	Apex() Apex
+	// Label returns the edges that serve the host that a label was issued to: Serving of its set. ok means that the label
+	// exists, also without edges.
+	Label(label string) (edges []Edge, ok bool)
+	// DCV returns the TXT values of the pending DNS-01 challenges of the label's host; ok means that the label exists. current
+	// is false when this member may not know the newest: another one has to be asked.
+	DCV(label string) (values []string, ok, current bool)
+	// Labels yields every label that exists.
+	Labels() iter.Seq[string]
 }

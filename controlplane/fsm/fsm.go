@@ -222,6 +222,10 @@ func (p *processor) apply(b command.Body) (any, error) {
 		return nil, p.kekRotate(b)
 	case *command.SecretsReseal:
 		return nil, p.secretsReseal(b)
+	case *command.RegionPut:
+		return p.regionPut(b)
+	case *command.DNSSetsPut:
+		return nil, p.dnsSetsPut(b)
 	case *command.MemberRetire:
 		return nil, p.memberRetire(b)
 	case *command.GroupRekey:

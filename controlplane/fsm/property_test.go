@@ -68,6 +68,9 @@ func (d dice) command() command.Body {
 	if d.IntN(12) == 0 {
 		return d.disasters()
 	}
+	if d.IntN(12) == 0 {
+		return d.zone()
+	}
 	switch d.IntN(4) {
 	case 0:
 		return d.people()
@@ -244,7 +247,7 @@ const passedOver = -1
 func audited(b command.Body) int {
 	switch b := b.(type) {
 	case command.HostObserve, command.NodesReport, command.AuditSeal, command.AuditDrop, command.AuditCheckpoint, command.TokensUsed, command.SnapshotStage, command.KeysExpire,
-		command.OrderProgress, command.RenewalPlan, command.LockTake, command.LockRelease:
+		command.OrderProgress, command.RenewalPlan, command.LockTake, command.LockRelease, command.DNSSetsPut:
 		return 0
 	case command.HeadsAdvance:
 		return len(b.Heads)

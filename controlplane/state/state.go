@@ -114,6 +114,8 @@ const (
 	Incarnations     Table = "incarnations"
 	Staged           Table = "staged"
 	Drills           Table = "drills"
+	Regions          Table = "regions"
+	DNSSets          Table = "dns_sets"
 )
 
 const (
@@ -180,6 +182,8 @@ func schema() *memdb.DBSchema {
 		table(RemovedMembers, field("Key")),
 		table(Epochs, field("Group")),
 		table(StorageLocks, field("Name")),
+		table(Regions, field("Name")),
+		table(DNSSets, field("Key")),
 	} {
 		s.Tables[t.Name] = t
 	}

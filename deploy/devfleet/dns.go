@@ -45,7 +45,7 @@ type rrKey struct {
 	kind uint16
 }
 
-// newCustomerDNS delegates zone to members (host:port), whose name servers are called ns1, ns2 and so on.
+// newCustomerDNS delegates zone to members (host:port), whose name servers are called by the members' names.
 func newCustomerDNS(zone string, members []string) (*customerDNS, error) {
 	d := &customerDNS{zone: dns.CanonicalName(zone), members: members, records: map[rrKey][]dns.RR{}}
 	var servers []string
@@ -54,7 +54,7 @@ func newCustomerDNS(zone string, members []string) (*customerDNS, error) {
 		if err != nil {
 			return nil, fmt.Errorf("address of member: %w", err)
 		}
-		ns := fmt.Sprintf("ns%d.%s", i+1, d.zone)
+		ns := fmt.Sprintf("%s.ns.%s", memberName(i+1), d.zone)
 		servers = append(servers, ns)
 		if err := d.set(ns, "A", []string{host}); err != nil {
 			return nil, err

@@ -147,8 +147,8 @@ func TestCustomerDNSAnswersWithTheWholeChain(t *testing.T) {
 		"the CNAME itself":                           {"api.shop.example", dns.TypeCNAME, "NOERROR", []string{"api.shop.example. CNAME l1.edge.example."}},
 		"a challenge":                                {"_acme-challenge.api.shop.example", dns.TypeTXT, "NOERROR", []string{"_acme-challenge.api.shop.example. CNAME L1.dcv.edge.example.", `l1.dcv.edge.example. TXT "proof"`}},
 		"a CNAME to nothing":                         {"gone.shop.example", dns.TypeA, "NXDOMAIN", []string{"gone.shop.example. CNAME nothing.edge.example."}},
-		"the delegation":                             {"edge.example", dns.TypeNS, "NOERROR", []string{"edge.example. NS ns1.edge.example.", "edge.example. NS ns2.edge.example."}},
-		"the address of a name server":               {"ns2.edge.example", dns.TypeA, "NOERROR", []string{"ns2.edge.example. A 127.0.0.1"}},
+		"the delegation":                             {"edge.example", dns.TypeNS, "NOERROR", []string{"edge.example. NS m1.ns.edge.example.", "edge.example. NS m2.ns.edge.example."}},
+		"the address of a name server":               {"m2.ns.edge.example", dns.TypeA, "NOERROR", []string{"m2.ns.edge.example. A 127.0.0.1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, network := range []string{"udp", "tcp"} {

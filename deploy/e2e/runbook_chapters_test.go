@@ -148,8 +148,21 @@ func (l *life) edgeNodes() {
 	r.does("fleetctl group keys GROUP", "GROUP", "default")
 	r.says(r.does(`fleetctl group rekey GROUP --yes --reason "node NODE was stolen"`, "GROUP", "default", "NODE", "n3"), "new private keys")
 	r.says(r.does("fleetctl group rekey GROUP --epoch-only", "GROUP", "default"), "keep their private keys")
+	l.withdrawal()
 	skew := l.on("Clock skew", l.m1, l.m1.env())
 	skew.says(skew.does("fleetctl node show NODE", "NODE", "n1"), "n1", "up")
+}
+
+func (l *life) withdrawal() {
+	w := l.on("DNS withdrawal", l.m1, l.m1.env())
+	w.says(w.does("fleetctl dns zone show"), "serial", "m1.ns.")
+	w.says(w.tries("fleetctl dns zone check").stdout, "member m1", "nodes in dns")
+	w.says(w.does("fleetctl region list"), "eu-1")
+	w.does("fleetctl node cordon NODE --reason 'new kernel'", "NODE", "n1")
+	w.does("fleetctl node uncordon NODE", "NODE", "n1")
+	w.says(w.tries("fleetctl region withdraw REGION --reason 'no power'", "REGION", "eu-1").stderr, "no healthy node of group default is left")
+	w.says(w.tries("fleetctl region restore REGION", "REGION", "eu-1").stderr, "is not withdrawn")
+	w.says(w.does("fleetctl node weight NODE 5 --reason 'half the size'", "NODE", "n1"), "weight 5")
 }
 
 func (l *life) hostsAndRules() {

@@ -60,7 +60,7 @@ func TestClusterCheckSaysHowToDelegateTheZone(t *testing.T) {
 	m.initialize()
 	m.start()
 	// The records are what the owner of the parent zone has to set.
-	records := []string{"set in the zone example:", "edge.example NS ns1.edge.example", "ns1.edge.example A " + m.ip}
+	records := []string{"set in the zone example:", "edge.example NS m1.ns.edge.example", "m1.ns.edge.example A " + m.ip}
 
 	for _, tt := range []struct {
 		name    string
@@ -73,7 +73,7 @@ func TestClusterCheckSaysHowToDelegateTheZone(t *testing.T) {
 		{"no such name", nil, dns.RcodeNameError, fleet.ExitFailure, append([]string{"fail", "edge.example is not delegated"}, records...)},
 		{"delegated elsewhere", []string{"ns1.parking.example."}, dns.RcodeSuccess, fleet.ExitFailure, append([]string{"fail", "delegated to ns1.parking.example"}, records...)},
 		{"the resolver refuses", nil, dns.RcodeRefused, fleet.ExitFailure, append([]string{"fail", "cannot be looked up", "REFUSED"}, records...)},
-		{"delegated", []string{"NS1.edge.example."}, dns.RcodeSuccess, fleet.ExitOK, []string{"ok", "edge.example is delegated to ns1.edge.example"}},
+		{"delegated", []string{"M1.NS.edge.example."}, dns.RcodeSuccess, fleet.ExitOK, []string{"ok", "edge.example is delegated to m1.ns.edge.example"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			parent.servers.Store(&tt.servers)

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"iter"
 	"net"
 	"net/http"
 	"net/netip"
@@ -249,25 +250,25 @@ func (w *world) loop(wrap func(*hosts.Options)) *hosts.Loop {
 // source is the edge zone over the state.
 type source struct{ state *state.Store }
 
-func (source) Zone() fleet.HostName      { return zone }
-func (source) Servers() []dns.NameServer { return nil }
-func (s source) Serial() uint32          { return uint32(s.state.Read().Index()) }
+func (s source) Apex() dns.Apex { return dns.Apex{Zone: zone, Serial: uint32(s.state.Read().Index())} }
 
-func (s source) Label(label string) (fleet.HostName, []netip.Addr, bool) {
-	l, ok := s.state.Read().Label(label)
-	var addrs []netip.Addr
-	for _, n := range dns.Healthy(s.state.Read().Nodes()) {
-		addrs = append(addrs, n.Spec.Addresses...)
+func (source) Labels() iter.Seq[string] { return func(func(string) bool) {} }
+
+func (s source) Label(label string) ([]dns.Edge, bool) {
+	_, ok := s.state.Read().Label(label)
+	var edges []dns.Edge
+	for _, n := range dns.Serving(fleet.DNSSet{}, false, s.state.Read().Nodes(), nil) {
+		edges = append(edges, dns.Edge{Addrs: n.Spec.Addresses, Weight: n.Spec.Share()})
 	}
-	return l.Host, addrs, ok
+	return edges, ok
 }
 
-func (s source) DCV(label string) (values []string, ok bool) {
+func (s source) DCV(label string) (values []string, ok, current bool) {
 	l, ok := s.state.Read().Label(label)
 	for _, c := range s.state.Read().Challenges() {
 		if c.Type == fleet.ChallengeDNS01 && c.Host == l.Host {
 			values = append(values, c.Response)
 		}
 	}
-	return values, ok
+	return values, ok, true
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -101,23 +102,24 @@ func (a *app) clusterCheck() *cobra.Command {
 			if err := s.read(cmd.Context(), apiPath("cluster", "checks"), nil, &raw, &checks); err != nil {
 				return err
 			}
-			failed := false
-			err = answer(a, raw, func(p client.Page[fleet.Check]) error {
-				t := newTable(a.Out, "CHECK", "STATE", "DETAIL")
-				for _, c := range p.Items {
-					t.row(c.Name, c.State, c.Detail)
-				}
-				return t.flush()
-			})
-			for _, c := range checks.Items {
-				failed = failed || c.State == fleet.CheckFail
-			}
-			if err == nil && failed {
-				return exitCode(fleet.ExitFailure)
-			}
-			return err
+			return a.showChecks(raw, checks)
 		},
 	}
+}
+
+// showChecks lists checks; one that failed is the exit code.
+func (a *app) showChecks(raw []byte, checks client.Page[fleet.Check]) error {
+	err := answer(a, raw, func(p client.Page[fleet.Check]) error {
+		t := newTable(a.Out, "CHECK", "STATE", "DETAIL")
+		for _, c := range p.Items {
+			t.row(c.Name, c.State, c.Detail)
+		}
+		return t.flush()
+	})
+	if err == nil && slices.ContainsFunc(checks.Items, func(c fleet.Check) bool { return c.State == fleet.CheckFail }) {
+		return exitCode(fleet.ExitFailure)
+	}
+	return err
 }
 
 func (a *app) clusterJoinToken() *cobra.Command {

@@ -55,6 +55,12 @@ func (a *app) completeNodes(cmd *cobra.Command, _ []string, _ string) ([]string,
 	return complete(cmd, s, err, func() listing { return listing{path: "/v1/nodes", cursor: "cursor"} }, "id")
 }
 
+// completeEdgeRegions lists the regions of nodes.
+func (a *app) completeEdgeRegions(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	s, err := a.session()
+	return complete(cmd, s, err, func() listing { return listing{path: "/v1/regions"} }, "name")
+}
+
 func (a *app) completeHosts(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	s, err := a.tenantSession(cmd)
 	return complete(cmd, s, err, func() listing { return listing{path: s.path("hosts"), cursor: "cursor"} }, "name")

@@ -10,7 +10,7 @@ import (
 )
 
 func (a *app) nodeCommand() *cobra.Command {
-	return group("node", "Edge nodes", "", a.nodeList(), a.nodeShow(), a.nodeCordon(true), a.nodeCordon(false), a.nodeUnlock(), a.nodeRevoke(), a.nodeJoinToken())
+	return group("node", "Edge nodes", "", a.nodeList(), a.nodeShow(), a.nodeCordon(true), a.nodeCordon(false), a.nodeWeight(), a.nodeUnlock(), a.nodeRevoke(), a.nodeJoinToken())
 }
 
 func (a *app) nodeList() *cobra.Command {
@@ -92,6 +92,9 @@ func (a *app) showNode(n fleet.Node) error {
 	t.row("serving", yesNo(o.Serving))
 	t.row("software", o.Software)
 	t.row("addresses", addresses(n))
+	if n.Spec.Weight != 0 {
+		t.row("weight in DNS", n.Spec.Weight)
+	}
 	t.row("certificate ends", a.age(n.Identity.NotAfter))
 	if o.ClockSkew != "" {
 		t.row("clock is off by", o.ClockSkew)

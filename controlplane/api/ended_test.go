@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
 	"testing"
 	"time"
@@ -15,15 +16,18 @@ import (
 )
 
 // slowly calls with a body of which the end is still to come: finish sends that and returns the status. It returns when
-// the request is under way, which shows in that a second one of the same caller is one too many.
+// the member has begun to read the body, and a second request of the same caller is one too many then.
 func (a as) slowly(method, path, body string) (finish func() int) {
 	a.f.t.Helper()
 	for _, m := range a.f.members {
 		m.api.Limit(api.CallerLimits{Concurrency: 1})
 	}
 	rd, wr := io.Pipe()
-	req, err := http.NewRequestWithContext(a.f.t.Context(), method, "https://"+a.addr+path, rd)
+	reads := make(chan struct{})
+	ctx := httptrace.WithClientTrace(a.f.t.Context(), &httptrace.ClientTrace{Got100Continue: func() { close(reads) }})
+	req, err := http.NewRequestWithContext(ctx, method, "https://"+a.addr+path, rd)
 	must(a.f.t, err)
+	req.Header.Set("Expect", "100-continue")
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+a.token)
 	status := make(chan int, 1)
@@ -36,9 +40,14 @@ func (a as) slowly(method, path, body string) (finish func() int) {
 		_ = res.Body.Close()
 		status <- res.StatusCode
 	}()
+	select {
+	case <-reads:
+	case early := <-status:
+		a.f.t.Fatalf("answered with %d before its body was read", early)
+	}
 	_, err = io.WriteString(wr, body[:1])
 	must(a.f.t, err)
-	await(a.f.t, "the request is under way", func() bool { return a.call("GET", "/v1/whoami", nil).status == 429 })
+	a.call("GET", "/v1/whoami", nil).want(429)
 	return func() int {
 		a.f.t.Helper()
 		_, err := io.WriteString(wr, body[1:])

@@ -261,6 +261,9 @@ func TestThreeMembers(t *testing.T) {
 			return len(seen) == 1
 		})
 	})
+	t.Run("one of two tenants wins that claim names above and below each other through two members", func(t *testing.T) {
+		c.claimedThroughTwoMembers(t)
+	})
 	t.Run("without the leader a write is accepted again, and it comes back", func(t *testing.T) {
 		c.members[lead].stop(t)
 		c.await("a write is accepted", func() bool {

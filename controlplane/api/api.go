@@ -118,7 +118,6 @@ type API struct {
 	crowd   *crowd
 	waiting *waiting
 	tails   *tails
-	claims  *claims
 	// sessions are the reads that end with their token, uses when tokens were used.
 	sessions *sessions
 	uses     *uses
@@ -149,7 +148,7 @@ func newAPI(o Options) *API {
 	if o.ForwardWaiting == nil {
 		o.ForwardWaiting = o.Forward
 	}
-	a := &API{o: o, mux: http.NewServeMux(), ops: map[string]operation{}, limiter: newLimiter(), callers: newCallers(o.Callers), crowd: newCrowd(o.Callers.Nodes), waiting: newWaiting(), metrics: newMetrics(o.Telemetry), tails: newTails(), claims: newClaims(), sessions: newSessions(), uses: &uses{seen: map[fleet.TokenID]time.Time{}}, settleTimeout: settleTimeout, bodyTimeout: bodyTimeout}
+	a := &API{o: o, mux: http.NewServeMux(), ops: map[string]operation{}, limiter: newLimiter(), callers: newCallers(o.Callers), crowd: newCrowd(o.Callers.Nodes), waiting: newWaiting(), metrics: newMetrics(o.Telemetry), tails: newTails(), sessions: newSessions(), uses: &uses{seen: map[fleet.TokenID]time.Time{}}, settleTimeout: settleTimeout, bodyTimeout: bodyTimeout}
 	if o.Consensus != nil {
 		a.o.Consensus = watched{o.Consensus, a.still}
 	}

@@ -40,8 +40,8 @@ func TestNamesAboveAndBelowAnotherTenantsAreRefused(t *testing.T) {
 }
 
 func TestOneOfTwoClaimsAtATimeWins(t *testing.T) {
-	f := open(t, 1)
-	red, blue := f.at(0, f.tenant("red", "")), f.at(0, f.tenant("blue", ""))
+	f := open(t, 3)
+	red, blue := f.at(1, f.tenant("red", "")), f.at(2, f.tenant("blue", ""))
 	for i := range 10 {
 		parent := fmt.Sprintf("p%d.example.com", i)
 		var claiming sync.WaitGroup

@@ -79,15 +79,10 @@ func (a *API) hostCreate(ctx context.Context, in *HostCreateInput) (*Body[client
 	if err := hostname.Reserved(name, cluster.Zone, nil); err != nil {
 		return nil, err
 	}
-	unlock := a.claims.lock(name)
-	defer unlock()
-	if err := a.mayClaim(name, in.tenant()); err != nil {
-		return nil, err
-	}
 	spec := fleet.HostSpec{Origins: in.Body.Origins, Mode: orDefault(in.Body.Mode, fleet.ModeMonitoring), Regions: in.Body.Regions}
 	set(&spec.TLS, in.Body.TLS)
 	set(&spec.Forwarding, in.Body.Forwarding)
-	h, err := a.putHost(ctx, nil, command.HostPut{Put: command.Put{Create: true}, Name: name, Tenant: in.tenant(), Label: newLabel(), Spec: spec})
+	h, err := a.putHost(ctx, nil, command.HostPut{Put: command.Put{Create: true}, Name: name, Tenant: in.tenant(), Label: newLabel(), Spec: spec, Exclusive: true})
 	if err != nil {
 		return nil, err
 	}

@@ -54,7 +54,7 @@ func empty(t *testing.T, typ command.Type) command.Body {
 var versions = map[command.Type]int{
 	command.TypeClusterInit: 5, command.TypeTokenPut: 2, command.TypeMemberPut: 4, command.TypeMemberJoin: 4, command.TypeIncarnationStart: 4,
 	command.TypeTokenIssue: 2,
-	command.TypeHostPut:    2, command.TypeHostPutConsul: 2, command.TypeOriginsResolve: 2,
+	command.TypeHostPut:    3, command.TypeHostPutConsul: 3, command.TypeOriginsResolve: 2,
 	command.TypeOrderPut: 2, command.TypeCertificateCommit: 2,
 	command.TypeNodePut: 2, command.TypeNodeEnrol: 2,
 }

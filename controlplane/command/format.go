@@ -8,11 +8,12 @@ import (
 )
 
 // formatOnce is the first format with idempotency keys in headers, formatIntroduced that with TokenIssue.IntroducedBy,
-// formatHostTLS that with TLS and forwarding in the spec of a host.
+// formatHostTLS that with TLS and forwarding in the spec of a host, formatExclusive that with HostPut.Exclusive.
 const (
 	formatOnce       = 2
 	formatIntroduced = 2
 	formatHostTLS    = 2
+	formatExclusive  = 2
 )
 
 // since says from which format of the log on a command is understood; those that are not here, from the first. A new
@@ -59,6 +60,9 @@ func Hold(h Header, b Body, members func() []fleet.Member) (Header, error) {
 	}
 	if p, ok := b.(HostPut); ok && (p.Spec.Extended() || wildcard(p.Name)) {
 		need = formatHostTLS
+	}
+	if p, ok := b.(HostPut); ok && p.Exclusive {
+		need = max(need, formatExclusive)
 	}
 	if need == 1 && h.Once == nil {
 		return h, nil

@@ -78,6 +78,9 @@ func TestAFieldThatOldMembersDoNotKnowWaitsForThem(t *testing.T) {
 			t.Errorf("a host with %s: got %v", name, err)
 		}
 	}
+	if _, err := command.Hold(command.Header{}, command.HostPut{Exclusive: true}, old); !errors.Is(err, fleet.ErrConflict) {
+		t.Errorf("an exclusive claim: got %v", err)
+	}
 	plain := command.HostPut{Spec: fleet.HostSpec{Mode: fleet.ModeBlock, Origins: []fleet.Origin{{URL: "https://203.0.113.1"}}}}
 	for _, b := range []command.Body{command.TokenIssue{}, command.TokenIssue{Replaces: "t"}, plain} {
 		if _, err := command.Hold(command.Header{}, b, old); err != nil {

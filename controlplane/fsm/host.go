@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"iter"
 	"net/netip"
 
 	"github.com/edgefleet/edgefleet/controlplane/command"
@@ -26,7 +27,7 @@ func (p *processor) hostPut(cmd command.Body, b *command.HostPut, services bool)
 	}
 	h := fleet.Host{Name: b.Name, Tenant: b.Tenant, Spec: b.Spec, Desired: before.Desired, Observed: before.Observed, Meta: p.meta(before.Meta)}
 	if !exists {
-		if err := p.claim(&h, b.Label); err != nil {
+		if err := p.claim(&h, b); err != nil {
 			return nil, err
 		}
 	}
@@ -55,15 +56,14 @@ func (p *processor) hostPut(cmd command.Body, b *command.HostPut, services bool)
 }
 
 // claim checks that the tenant may claim the name and fills in what a new host starts with.
-func (p *processor) claim(h *fleet.Host, label string) error {
-	above, wildcard := h.Name.Wildcard()
+func (p *processor) claim(h *fleet.Host, b *command.HostPut) error {
+	label := b.Label
+	below, wildcard := h.Name.Wildcard()
 	if !wildcard {
-		above = h.Name
+		below = h.Name
 	}
-	for _, child := range p.tx.HostsBelow(above) {
-		if child.Tenant != h.Tenant {
-			return claimedElsewhere(h.Name)
-		}
+	if others(p.tx.HostsBelow(below), h.Tenant) || b.Exclusive && others(p.tx.HostsAbove(h.Name), h.Tenant) {
+		return claimedElsewhere(h.Name)
 	}
 	if n := len(p.tx.HostsOf(h.Tenant)); n >= fleet.MaxHostsPerTenant {
 		return fleet.NewError(fleet.ErrTooLarge, "hosts", "tenant %s has %d hosts; the limit is %d", h.Tenant, n, fleet.MaxHostsPerTenant)
@@ -81,9 +81,19 @@ func (p *processor) claim(h *fleet.Host, label string) error {
 	return nil
 }
 
+// others reports whether one of hosts is another tenant's than of.
+func others(hosts iter.Seq[fleet.Host], of fleet.TenantID) bool {
+	for h := range hosts {
+		if h.Tenant != of {
+			return true
+		}
+	}
+	return false
+}
+
 // claimedElsewhere never names the other tenant.
 func claimedElsewhere(n fleet.HostName) error {
-	return fleet.NewError(fleet.ErrConflict, "host", "CLAIMED_ELSEWHERE: %s, or a name below it, is protected already by another account; if it is yours, contact support with proof of ownership", n)
+	return fleet.NewError(fleet.ErrConflict, "host", "%s: %s, or a name above or below it, is protected already by another account; if it is yours, contact support with proof of ownership", fleet.ReasonClaimedElsewhere, n)
 }
 
 func (p *processor) edgeAddresses() []netip.Addr {

@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
@@ -74,9 +75,26 @@ func nameOf(args []any) ([]byte, error) {
 	return nil, fmt.Errorf("a name is needed, not %v", args)
 }
 
-// HostsBelow lists the hosts that are names below h.
-func (v *View) HostsBelow(h fleet.HostName) []fleet.Host {
-	return list[fleet.Host](v, Hosts, indexReversed+"_prefix", reversed(h)+".")
+// HostsBelow yields the hosts that are names below h.
+func (v *View) HostsBelow(h fleet.HostName) iter.Seq[fleet.Host] {
+	it, err := v.txn.Get(string(Hosts), indexReversed+"_prefix", reversed(h)+".")
+	if err == nil {
+		v.reads.add(it.WatchCh())
+	}
+	return rows[fleet.Host](it, err)
+}
+
+// HostsAbove yields the hosts that are names above h, or wildcards over it.
+func (v *View) HostsAbove(h fleet.HostName) iter.Seq[fleet.Host] {
+	return func(yield func(fleet.Host) bool) {
+		for _, above, more := strings.Cut(string(h), "."); more; _, above, more = strings.Cut(above, ".") {
+			for _, name := range []fleet.HostName{fleet.HostName(above), fleet.HostName("*." + above)} {
+				if found, ok := v.Host(name); ok && name != h && !yield(found) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // HostsWithServices lists the hosts of which an origin is a Consul service.

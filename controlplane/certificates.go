@@ -29,7 +29,7 @@ func (m *member) openHosts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	challenges := &hosts.Challenges{State: m.state, Proposer: m.raft, Fetch: m.lib.Blob, Now: utcNow}
+	challenges := &hosts.Challenges{State: m.state, Proposer: m.raft, Fetch: m.lib.Blob, Now: utcNow, Logger: m.tel.Logger}
 	account, err := m.c.ACME.externalAccount()
 	if err != nil {
 		return err

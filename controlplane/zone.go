@@ -42,7 +42,13 @@ type assembled struct {
 	apex  dns.Apex
 	view  *state.View
 	out   dns.Withdrawn
-	sets  sync.Map // of keys to []dns.Edge
+	sets  sync.Map // of keys to answering
+}
+
+// answering are the nodes that answer for a group and regions, and what DNS answers with.
+type answering struct {
+	nodes []fleet.Node
+	edges []dns.Edge
 }
 
 // zoneTables are what assembled depends on.
@@ -73,19 +79,25 @@ func (z *zone) assemble() *assembled {
 	return a
 }
 
-// edges are those that answer for a group and regions.
-func (a *assembled) edges(g fleet.GroupName, regions []fleet.RegionName) []dns.Edge {
+// answering are those that answer for a group and regions.
+func (a *assembled) answering(g fleet.GroupName, regions []fleet.RegionName) answering {
 	key := fleet.DNSSetKey(g, regions)
 	if found, ok := a.sets.Load(key); ok {
-		edges, _ := found.([]dns.Edge)
-		return edges
+		w, _ := found.(answering)
+		return w
 	}
 	set, known := a.view.DNSSet(key)
+	w := answering{nodes: dns.Serving(set, known, a.view.NodesIn(g, regions), a.out)}
+	w.edges = edgesOf(w.nodes)
+	a.sets.Store(key, w)
+	return w
+}
+
+func edgesOf(nodes []fleet.Node) []dns.Edge {
 	var edges []dns.Edge
-	for _, n := range dns.Serving(set, known, a.view.NodesIn(g, regions), a.out) {
+	for _, n := range nodes {
 		edges = append(edges, dns.Edge{Addrs: n.Spec.Addresses, Weight: n.Spec.Share()})
 	}
-	a.sets.Store(key, edges)
 	return edges
 }
 
@@ -116,7 +128,13 @@ func (z *zone) Label(label string) ([]dns.Edge, bool) {
 		return nil, false
 	}
 	t, _ := v.Tenant(h.Tenant)
-	return z.assemble().edges(t.Spec.Group, h.Spec.Regions), true
+	w := z.assemble().answering(t.Spec.Group, h.Spec.Regions)
+	for _, c := range v.ChallengesOfHost(h.Name) {
+		if late := c.OutAt(utcNow()); len(late) > 0 {
+			return edgesOf(dns.Without(w.nodes, late)), true
+		}
+	}
+	return w.edges, true
 }
 
 // dcvStale is after how long without a leader this member's answers to challenges may be out of date.

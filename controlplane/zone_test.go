@@ -186,6 +186,35 @@ func TestChallengesAreAnsweredByWhoKnowsTheNewest(t *testing.T) {
 	z.answers(t, "all", "198.51.100.1", "198.51.100.2")
 }
 
+func TestAChallengeTakesLateEdgesOutOfDNSForItsHost(t *testing.T) {
+	z := newEdgeZone(t)
+	z.write(func(tx *state.Tx) {
+		for i, label := range []string{"other", "past"} {
+			h := fleet.Host{Name: fleet.HostName(label + ".example.com"), Tenant: "acme", Desired: fleet.HostDesired{Label: label}}
+			tx.PutHost(h)
+			tx.PutLabel(fleet.Label{Label: label, Host: h.Name})
+			if i == 1 {
+				tx.PutChallenge(fleet.Challenge{Host: h.Name, Type: fleet.ChallengeHTTP01, Token: "t", Out: &fleet.ChallengeOut{Nodes: []fleet.NodeID{"n2"}, Until: time.Now().Add(-time.Second)}})
+			}
+		}
+	})
+	out := func(ids ...fleet.NodeID) {
+		z.write(func(tx *state.Tx) {
+			tx.PutChallenge(fleet.Challenge{Host: "a.example.com", Type: fleet.ChallengeHTTP01, Token: "t", Out: &fleet.ChallengeOut{Nodes: ids, Until: time.Now().Add(time.Hour)}})
+		})
+	}
+	out("n2")
+	z.answers(t, "all", "198.51.100.1")
+	z.answers(t, "other", "198.51.100.1", "198.51.100.2")
+	// Nobody ended it, but its time is over.
+	z.answers(t, "past", "198.51.100.1", "198.51.100.2")
+	// More than half of a set never leave it.
+	out("n1", "n2")
+	z.answers(t, "all", "198.51.100.1", "198.51.100.2")
+	z.write(func(tx *state.Tx) { tx.DeleteChallenge("a.example.com", fleet.ChallengeHTTP01, "t") })
+	z.answers(t, "all", "198.51.100.1", "198.51.100.2")
+}
+
 func TestAConfigurationOfTheZoneIsHeldAgainstItsLimits(t *testing.T) {
 	good := controlplane.DNS{Bake: time.Second}
 	for _, tc := range []struct {

@@ -35,7 +35,30 @@ type Challenge struct {
 	// Response is the body of the HTTP-01 answer (key authorization) or the DNS-01 TXT value.
 	Response  string    `json:"response"`
 	CreatedAt time.Time `json:"created_at"`
+	// Out are edges that did not acknowledge the answer in time: DNS answers for the host without them meanwhile.
+	Out *ChallengeOut `json:"out,omitempty"`
 }
+
+// ChallengeOut takes edges out of DNS for one host, until the challenge is over or, if nobody is left to end it, until
+// its time is.
+type ChallengeOut struct {
+	Nodes []NodeID  `json:"nodes"`
+	Until time.Time `json:"until"`
+}
+
+// OutAt are the edges that c keeps out of DNS at a time.
+func (c Challenge) OutAt(now time.Time) []NodeID {
+	if c.Out == nil || !now.Before(c.Out.Until) {
+		return nil
+	}
+	return c.Out.Nodes
+}
+
+// MaxChallengeOut bounds the edges that one challenge takes out of DNS, MaxChallengeOutTime for how long.
+const (
+	MaxChallengeOut     = 1024
+	MaxChallengeOutTime = 15 * time.Minute
+)
 
 // OrderState is where a certificate order stands.
 type OrderState string

@@ -57,6 +57,7 @@ var versions = map[command.Type]int{
 	command.TypeHostPut:    3, command.TypeHostPutConsul: 3, command.TypeOriginsResolve: 2,
 	command.TypeOrderPut: 2, command.TypeCertificateCommit: 2,
 	command.TypeNodePut: 2, command.TypeNodeEnrol: 2,
+	command.TypeChallengePut: 2,
 }
 
 func golden(typ command.Type) string {

@@ -8,12 +8,14 @@ import (
 )
 
 // formatOnce is the first format with idempotency keys in headers, formatIntroduced that with TokenIssue.IntroducedBy,
-// formatHostTLS that with TLS and forwarding in the spec of a host, formatExclusive that with HostPut.Exclusive.
+// formatHostTLS that with TLS and forwarding in the spec of a host, formatExclusive that with HostPut.Exclusive,
+// formatChallengeOut that with challenges that take edges out of DNS.
 const (
-	formatOnce       = 2
-	formatIntroduced = 2
-	formatHostTLS    = 2
-	formatExclusive  = 2
+	formatOnce         = 2
+	formatIntroduced   = 2
+	formatHostTLS      = 2
+	formatExclusive    = 2
+	formatChallengeOut = 2
 )
 
 // since says from which format of the log on a command is understood; those that are not here, from the first. A new
@@ -63,6 +65,9 @@ func Hold(h Header, b Body, members func() []fleet.Member) (Header, error) {
 	}
 	if p, ok := b.(HostPut); ok && p.Exclusive {
 		need = max(need, formatExclusive)
+	}
+	if c, ok := b.(ChallengePut); ok && c.Challenge.Out != nil {
+		need = formatChallengeOut
 	}
 	if need == 1 && h.Once == nil {
 		return h, nil

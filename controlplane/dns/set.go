@@ -136,6 +136,16 @@ func newPlan(set fleet.DNSSet, nodes []fleet.Node, withdrawn Withdrawn) plan {
 	return p
 }
 
+// Without returns the nodes of serving that are not late, if that leaves at least half of them: when more are late, that is
+// more likely ours than theirs, and nobody leaves DNS for it.
+func Without(serving []fleet.Node, late []fleet.NodeID) []fleet.Node {
+	left := slices.DeleteFunc(slices.Clone(serving), func(n fleet.Node) bool { return slices.Contains(late, n.ID) })
+	if len(left) == 0 || 2*len(left) < len(serving) {
+		return serving
+	}
+	return left
+}
+
 // Serving returns the nodes that DNS answers with now: of the last good set those that are wanted and healthy. What
 // people and locks took out is out at once, before the leader has advanced the set; what only looks unhealthy stays while
 // the set is held or more than half of it would go.

@@ -141,6 +141,11 @@ func (p *processor) challengePut(b *command.ChallengePut) error {
 	if n := len(c.Token); n == 0 || n > maxChallenge || len(c.Response) > maxChallenge {
 		return fleet.Invalid("token", "a challenge token of %d and a response of %d bytes: give 1 to %d", n, len(c.Response), maxChallenge)
 	}
+	if o := c.Out; o != nil {
+		if n := len(o.Nodes); n == 0 || n > fleet.MaxChallengeOut || o.Until.After(p.header.Time.Add(fleet.MaxChallengeOutTime)) {
+			return fleet.Invalid("out", "a challenge that takes %d edges out of DNS until %s: 1 to %d, for at most %s", n, o.Until, fleet.MaxChallengeOut, fleet.MaxChallengeOutTime)
+		}
+	}
 	c.Tenant, c.CreatedAt = h.Tenant, p.header.Time
 	p.tx.PutChallenge(c)
 	return p.audit(b, "challenge/"+string(c.Host), c.Tenant, nil, nil)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/edgefleet/edgefleet/controlplane/command"
 	"github.com/edgefleet/edgefleet/controlplane/state"
@@ -108,6 +109,15 @@ func TestChallengesOrdersAndCertificates(t *testing.T) {
 		{name: "a challenge of an unknown type is refused", when: challenge("a.example.com", "tls-alpn-01", "t"), refused: fleet.ErrInvalid, says: "dns-01 or http-01"},
 		{name: "a challenge without a token is refused", when: challenge("a.example.com", fleet.ChallengeHTTP01, ""), refused: fleet.ErrInvalid},
 		{name: "a challenge with a long answer is refused", when: with(challenge("a.example.com", fleet.ChallengeHTTP01, "t"), func(b *command.ChallengePut) { b.Challenge.Response = strings.Repeat("x", 513) }), refused: fleet.ErrInvalid},
+		{name: "a challenge takes late edges out of DNS", when: with(challenge("a.example.com", fleet.ChallengeHTTP01, "t"), func(b *command.ChallengePut) {
+			b.Challenge.Out = &fleet.ChallengeOut{Nodes: []fleet.NodeID{"n1"}, Until: noon.Add(fleet.MaxChallengeOutTime)}
+		}), object: "challenge/a.example.com", of: "acme"},
+		{name: "a challenge takes no edge out for longer than an order lasts", when: with(challenge("a.example.com", fleet.ChallengeHTTP01, "t"), func(b *command.ChallengePut) {
+			b.Challenge.Out = &fleet.ChallengeOut{Nodes: []fleet.NodeID{"n1"}, Until: noon.Add(fleet.MaxChallengeOutTime + time.Second)}
+		}), refused: fleet.ErrInvalid, says: "at most 15m"},
+		{name: "a challenge that takes nobody out is refused", when: with(challenge("a.example.com", fleet.ChallengeHTTP01, "t"), func(b *command.ChallengePut) {
+			b.Challenge.Out = &fleet.ChallengeOut{Until: noon}
+		}), refused: fleet.ErrInvalid, says: "takes 0 edges"},
 		{name: "a challenge is withdrawn", when: command.ChallengeDelete{Host: "a.example.com", Via: fleet.ChallengeHTTP01, Token: "tok"}, object: "challenge/a.example.com", of: "acme", then: func(t *testing.T, v *state.View) {
 			if len(v.Challenges()) != 0 {
 				t.Error(v.Challenges())

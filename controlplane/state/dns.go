@@ -40,6 +40,11 @@ func (v *View) NodesIn(g fleet.GroupName, regions []fleet.RegionName) []fleet.No
 	})
 }
 
+// ChallengesOfHost lists the pending challenges of a host.
+func (v *View) ChallengesOfHost(h fleet.HostName) []fleet.Challenge {
+	return list[fleet.Challenge](v, Challenges, indexID+"_prefix", string(h), "")
+}
+
 // ChallengesOf lists the pending challenges of a host of one type.
 func (v *View) ChallengesOf(h fleet.HostName, ty fleet.ChallengeType) []fleet.Challenge {
 	return list[fleet.Challenge](v, Challenges, indexID+"_prefix", string(h), string(ty))

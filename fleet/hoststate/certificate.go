@@ -92,7 +92,7 @@ func failedHandshake(c fleet.Condition) bool {
 type Deployment struct {
 	// Published: the committed head of the host's group has it.
 	Published bool
-	// Edges counts the nodes that are up; Laggards are those that have not acknowledged it.
+	// Edges counts the nodes in DNS; Laggards are those that have not acknowledged it.
 	Edges    int
 	Laggards []string
 }
@@ -108,7 +108,7 @@ func (d *Deployment) String() string {
 	case d == nil || !d.Published:
 		return "it is being sent to the edges"
 	case d.Edges == 0:
-		return "no edge of the host's group and regions is up"
+		return "no edge of the host's group and regions is in DNS"
 	case len(d.Laggards) == 0:
 		return "every edge has it"
 	}

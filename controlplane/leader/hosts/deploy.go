@@ -4,8 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"slices"
+	"time"
 
+	"github.com/edgefleet/edgefleet/controlplane/dns"
 	"github.com/edgefleet/edgefleet/controlplane/state"
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/fleet/bundle"
@@ -15,8 +16,10 @@ import (
 // deployment is how far one thing (a certificate or a challenge) has come to the edges of a host.
 type deployment struct {
 	hoststate.Deployment
-	// edges are the addresses of the nodes that are up.
+	// edges are the addresses of the nodes, late the nodes that have not acknowledged it.
 	edges []netip.Addr
+	late  []fleet.NodeID
+	nodes []fleet.Node
 }
 
 // content is what one tenant's certificate bundle has.
@@ -49,7 +52,7 @@ func newInspector(fetch bundle.Fetch) *inspector {
 
 // deployed reports how far what has looks for has come in the tenant of h. A bundle that is not here any more
 // (the head just moved on) reads as not published: the next change of the state asks again.
-func (i *inspector) deployed(v *state.View, h fleet.Host, has func(content) bool) *deployment {
+func (i *inspector) deployed(v *state.View, h fleet.Host, now time.Time, has func(content) bool) *deployment {
 	t, ok := v.Tenant(h.Tenant)
 	if !ok {
 		return &deployment{}
@@ -63,22 +66,27 @@ func (i *inspector) deployed(v *state.View, h fleet.Host, has func(content) bool
 		return &deployment{}
 	}
 	d := &deployment{Deployment: hoststate.Deployment{Published: true}}
-	for _, n := range serving(v, t, h) {
+	for _, n := range serving(v, t, h, now) {
 		if r, _ := n.Observed.Head(fleet.HeadCerts); !r.Applied(head.Version) {
-			d.Laggards = append(d.Laggards, string(n.ID))
+			d.Laggards, d.late = append(d.Laggards, string(n.ID)), append(d.late, n.ID)
 		}
 		d.Edges++
+		d.nodes = append(d.nodes, n)
 		d.edges = append(d.edges, n.Spec.Addresses...)
 	}
 	return d
 }
 
-// serving are the nodes that answer for h now.
-func serving(v *state.View, t fleet.Tenant, h fleet.Host) []fleet.Node {
-	return slices.DeleteFunc(v.NodesOf(t.Spec.Group), func(n fleet.Node) bool {
-		elsewhere := len(h.Spec.Regions) > 0 && !slices.Contains(h.Spec.Regions, n.Spec.Region)
-		return n.Observed.State != fleet.NodeUp || !n.Observed.Serving || elsewhere
-	})
+// serving are the nodes that DNS answers with for h.
+func serving(v *state.View, t fleet.Tenant, h fleet.Host, now time.Time) []fleet.Node {
+	set, known := v.DNSSet(fleet.DNSSetKey(t.Spec.Group, h.Spec.Regions))
+	nodes := dns.Serving(set, known, v.NodesIn(t.Spec.Group, h.Spec.Regions), v.Withdrawn())
+	for _, c := range v.ChallengesOfHost(h.Name) {
+		if late := c.OutAt(now); len(late) > 0 {
+			return dns.Without(nodes, late)
+		}
+	}
+	return nodes
 }
 
 // content reads the certificate bundle of t below root.

@@ -91,19 +91,6 @@ func TestHostsBecomeActiveAgainstARealCA(t *testing.T) {
 			t.Errorf("%+v", got.Observed)
 		}
 	})
-	t.Run("not before every edge has the answer and the certificate", func(t *testing.T) {
-		w.quiet("n2", true)
-		h := w.host(t, "acme", "late.example.com", "l3")
-		w.set(h.Records(zone)[1])
-		got := w.wait(t, h.Name, "a failed order", func(_ *state.View, h fleet.Host) bool {
-			return h.Observed.Certificate.Reason == fleet.ReasonDeployPartial
-		})
-		if c := got.Observed.Certificate; c.State != fleet.ConditionFalse || c.Message == "" || c.NextCheck.IsZero() {
-			t.Errorf("certificate %+v", c)
-		}
-		w.quiet("n2", false)
-		w.wait(t, h.Name, "active", active)
-	})
 	t.Run("renewal gets a new key and is verified again", func(t *testing.T) {
 		before, _ := w.state.Read().Certificate("dns.example.com")
 		w.mu.Lock()

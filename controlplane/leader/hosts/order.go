@@ -47,7 +47,6 @@ func (l *Loop) newOrder(ctx context.Context, h fleet.Host, cert *fleet.Certifica
 
 // attempt looks at DNS once more, for a failed validation costs more than a look, and asks the CA.
 func (l *Loop) attempt(ctx context.Context, h fleet.Host, zone fleet.HostName, edge []netip.Addr, o fleet.OrderRecord) result {
-	var chain []byte
 	res := l.checkDNS(ctx, h, zone, edge)
 	if res.err != nil || res.fold == nil {
 		return res
@@ -61,19 +60,21 @@ func (l *Loop) attempt(ctx context.Context, h fleet.Host, zone fleet.HostName, e
 	}
 	o.Challenge = seen.Challenge
 	if v := l.preflight(ctx, h, zone, edge, o.Challenge); !v.OK {
-		if ctx.Err() == nil {
-			now := l.o.Now()
-			o.Problem, o.NextAttempt = hoststate.Problem(v.Reason, v.Message, v.Action), now.Add(l.s.Preflight(now.Sub(o.CreatedAt)))
-			res.err = l.propose(ctx, command.OrderPut{Order: o})
-		}
+		res.err = l.hold(ctx, o, v)
 		return res
 	}
-	err := fence(func() (err error) {
-		chain, err = l.o.Issuer.Issue(ctx, l.request(o))
-		return err
-	})
-	if left := l.o.Challenges.withdraw(ctx, o.Host); err == nil {
-		err = left
+	chain, err := l.ask(ctx, o)
+	if errors.Is(err, fleet.ErrTimeout) && o.Challenge != fleet.ChallengeDNS01 {
+		// Edges are late, and too many to do without them: DNS-01 needs none, if the certificate record is there by now.
+		again := l.checkDNS(ctx, h, zone, edge)
+		if again.fold != nil && again.fold(h.Observed).Challenge == fleet.ChallengeDNS01 {
+			res, o.Challenge = again, fleet.ChallengeDNS01
+			if v := l.preflight(ctx, h, zone, edge, o.Challenge); !v.OK {
+				res.err = l.hold(ctx, o, v)
+				return res
+			}
+			chain, err = l.ask(ctx, l.progress(o))
+		}
 	}
 	if err == nil {
 		err = l.commit(ctx, o, chain)
@@ -82,6 +83,37 @@ func (l *Loop) attempt(ctx context.Context, h fleet.Host, zone fleet.HostName, e
 		res.err = l.failed(ctx, o, err)
 	}
 	return res
+}
+
+// ask gets the certificate of an order from the CA.
+func (l *Loop) ask(ctx context.Context, o fleet.OrderRecord) (chain []byte, err error) {
+	err = fence(func() (err error) {
+		chain, err = l.o.Issuer.Issue(ctx, l.request(o))
+		return err
+	})
+	if left := l.o.Challenges.withdraw(ctx, o.Host); err == nil {
+		err = left
+	}
+	return chain, err
+}
+
+// hold stores what the CA would refuse an order for.
+func (l *Loop) hold(ctx context.Context, o fleet.OrderRecord, v fleet.DNSVerdict) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	now := l.o.Now()
+	o = l.progress(o)
+	o.Problem, o.NextAttempt = hoststate.Problem(v.Reason, v.Message, v.Action), now.Add(l.s.Preflight(now.Sub(o.CreatedAt)))
+	return l.propose(ctx, command.OrderPut{Order: o})
+}
+
+// progress is o with how far it is at the CA, which was stored since o was read.
+func (l *Loop) progress(o fleet.OrderRecord) fleet.OrderRecord {
+	if now, ok := l.o.State.Read().Order(o.ID); ok {
+		o.Asked, o.URL = now.Asked, now.URL
+	}
+	return o
 }
 
 // request is what is asked of the CA, from where the order stands.
@@ -126,9 +158,7 @@ func (l *Loop) failed(ctx context.Context, o fleet.OrderRecord, err error) error
 	if ctx.Err() != nil || errors.Is(err, fleet.ErrUnavailable) {
 		return err // this member does not lead any more: the next leader attempts it again
 	}
-	if now, ok := l.o.State.Read().Order(o.ID); ok {
-		o.Asked, o.URL = now.Asked, now.URL
-	}
+	o = l.progress(o)
 	var p *issuance.Problem
 	if errors.As(err, &p) && p.Ended {
 		o.Asked, o.URL = false, ""

@@ -276,7 +276,7 @@ func (r *run) facts(v *state.View, h fleet.Host, now time.Time) (hoststate.Facts
 		tenant, _ := v.Tenant(h.Tenant)
 		f.Rekey = v.Epoch(tenant.Spec.Group).Rekeys(c.Certificate)
 		if h.Observed.VerifiedGeneration != c.Generation {
-			d := r.inspect.deployed(v, h, func(in content) bool { return in.generations[h.Name] >= c.Generation })
+			d := r.inspect.deployed(v, h, now, func(in content) bool { return in.generations[h.Name] >= c.Generation })
 			f.Edges, edges = &d.Deployment, d.edges
 		}
 	}

@@ -143,7 +143,18 @@ func (w *world) acknowledge(ctx context.Context) error {
 	return nil
 }
 
+// answerHTTP is port 80 of the edges. One that is silent knows no answer.
 func (w *world) answerHTTP(rw http.ResponseWriter, r *http.Request) {
+	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	w.mu.Lock()
+	for id, a := range edgeAddrs {
+		if local != nil && strings.HasPrefix(local.String(), a.String()+":") && w.silent[id] {
+			w.mu.Unlock()
+			http.NotFound(rw, r)
+			return
+		}
+	}
+	w.mu.Unlock()
 	for _, c := range w.state.Read().Challenges() {
 		if c.Type == fleet.ChallengeHTTP01 && strings.HasSuffix(r.URL.Path, "/"+c.Token) && strings.Split(r.Host, ":")[0] == string(c.Host) {
 			_, _ = io.WriteString(rw, c.Response) // the CA sees a broken answer
@@ -255,9 +266,13 @@ func (s source) Apex() dns.Apex { return dns.Apex{Zone: zone, Serial: uint32(s.s
 func (source) Labels() iter.Seq[string] { return func(func(string) bool) {} }
 
 func (s source) Label(label string) ([]dns.Edge, bool) {
-	_, ok := s.state.Read().Label(label)
+	l, ok := s.state.Read().Label(label)
 	var edges []dns.Edge
-	for _, n := range dns.Serving(fleet.DNSSet{}, false, s.state.Read().Nodes(), nil) {
+	nodes := dns.Serving(fleet.DNSSet{}, false, s.state.Read().Nodes(), nil)
+	for _, c := range s.state.Read().ChallengesOfHost(l.Host) {
+		nodes = dns.Without(nodes, c.OutAt(time.Now()))
+	}
+	for _, n := range nodes {
 		edges = append(edges, dns.Edge{Addrs: n.Spec.Addresses, Weight: n.Spec.Share()})
 	}
 	return edges, ok

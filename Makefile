@@ -38,8 +38,9 @@ $(CONSUL): tools/consul/go.mod
 
 consul: $(CONSUL) ## build the Consul server that some tests run against: 3 minutes, once
 
+PEERS := bind9 bind9-dnsutils nsd dnsperf
 peers: ## install the name servers that some tests run against, and what measures them (Debian, as root)
-	apt-get install -y --no-install-recommends bind9 bind9-dnsutils nsd dnsperf
+	apt-get install -y --no-install-recommends $(PEERS) || { apt-get update && apt-get install -y --no-install-recommends $(PEERS); }
 
 test: build ## run every test
 	@$(MAKE) -s $(CONSUL) || echo "make: no Consul server could be built: the tests that need one are skipped"

@@ -2,8 +2,8 @@
 // the session with the control plane, in the order in which each may fail.
 //
 // It serves from last-known-good state before it tries the network, and goes on serving with the control plane, the event
-// spool's disk or the collector away. Sockets come from package supervise through package handoff. When it ends it drains:
-// the proxy first, then what delivers events, then the rest.
+// spool's disk or the collector away. Sockets come from package supervise through package handoff. When it is asked to stop
+// it leaves DNS first, and serves until resolvers have forgotten it. When it ends it drains: the proxy first, then what delivers events, then the rest.
 package edgenode
 
 import (
@@ -41,7 +41,7 @@ type worker struct {
 	serving atomic.Bool
 }
 
-// Run serves until ctx ends, drains, and returns nil; or it returns why a part failed.
+// Run serves until it is asked to stop or ctx ends, drains, and returns nil; or it returns why a part failed.
 func Run(ctx context.Context, o Options) error {
 	if err := o.validate(); err != nil {
 		return err
@@ -51,20 +51,40 @@ func Run(ctx context.Context, o Options) error {
 	w := &worker{options: o, table: &sni.Table{}, life: life}
 	err := w.start(ctx)
 	if err == nil {
-		<-ctx.Done()
-		if asked.Err() == nil {
+		select {
+		case <-o.Stop:
+			w.leave(ctx)
+		case <-ctx.Done():
+		}
+		if asked.Err() == nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
 	}
 	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.Settings.DrainTimeout)
 	defer cancel()
 	o.Telemetry.Logger.InfoContext(stopCtx, "worker drains")
+	w.unserve()
+	w.life.Stop(stopCtx)
+	return err
+}
+
+// leave serves on until DNS and resolvers had the time to forget the node, or ctx ends.
+func (w *worker) leave(ctx context.Context) {
+	rest := w.options.Settings.LeaveDNS
+	w.options.Telemetry.Logger.InfoContext(ctx, "worker leaves dns", "serves_for", rest)
+	w.unserve()
+	select {
+	case <-time.After(rest):
+	case <-ctx.Done():
+	}
+}
+
+// unserve reports that nobody should be sent here any more.
+func (w *worker) unserve() {
 	w.serving.Store(false)
 	if w.session != nil {
 		w.session.Beat()
 	}
-	w.life.Stop(stopCtx)
-	return err
 }
 
 // start puts the parts together and starts them; what it started before an error is stopped by the caller. Parts stop in

@@ -51,6 +51,8 @@ type plane struct {
 	blobs map[fleet.Digest][]byte
 	roots *x509.CertPool
 	id    *identity.Identity
+	// leaves receives when a worker reports that nobody should be sent to it, once.
+	leaves chan struct{}
 	*httptest.Server
 }
 
@@ -67,7 +69,7 @@ func must[T any](t *testing.T) func(v T, err error) T {
 // newPlane makes a node's identity below dir and heads that send the site to origin.
 func newPlane(t *testing.T, dir, origin string) *plane {
 	t.Helper()
-	p := &plane{t: t, blobs: map[fleet.Digest][]byte{}, roots: x509.NewCertPool()}
+	p := &plane{t: t, blobs: map[fleet.Digest][]byte{}, roots: x509.NewCertPool(), leaves: make(chan struct{}, 1)}
 	nodes, api := must[*mtls.CA](t)(mtls.NewCA("nodes", time.Now(), time.Hour)), must[*mtls.CA](t)(mtls.NewCA("api", time.Now(), time.Hour))
 	public, signer, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -104,6 +106,13 @@ func (p *plane) serve(api, nodes *mtls.CA) {
 	pair := must[tls.Certificate](p.t)(tls.X509KeyPair(leaf, must[[]byte](p.t)(mtls.EncodeKey(key))))
 	p.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v1/edge/poll" {
+			var asked fleet.Report
+			if err := json.NewDecoder(r.Body).Decode(&asked); err == nil && !asked.Serving {
+				select {
+				case p.leaves <- struct{}{}:
+				default:
+				}
+			}
 			_ = json.NewEncoder(rw).Encode(p.set)
 			return
 		}
@@ -143,8 +152,9 @@ type running struct {
 	t            *testing.T
 	roots        *x509.CertPool
 	https, admin string
-	stop         context.CancelFunc
-	done         chan error
+	// stop drains at once, leave asks the worker to stop.
+	stop, leave context.CancelFunc
+	done        chan error
 }
 
 func (p *plane) worker(dir string) *running {
@@ -153,14 +163,15 @@ func (p *plane) worker(dir string) *running {
 	https, plain, admin := listen(), listen(), listen()
 	s := settings.Settings{
 		DataDir: dir, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, ControlPlane: []string{p.Listener.Addr().String()},
-		PollInterval: time.Second, HeartbeatInterval: time.Second, DrainTimeout: 10 * time.Second, WAF: settings.WAF{Paranoia: 1, BodyLimit: 128 << 10},
+		PollInterval: time.Second, HeartbeatInterval: time.Second, DrainTimeout: 10 * time.Second, LeaveDNS: time.Hour, WAF: settings.WAF{Paranoia: 1, BodyLimit: 128 << 10},
 	}
 	ctx, cancel := context.WithCancel(p.t.Context())
-	r := &running{t: p.t, roots: p.roots, https: https.Addr().String(), admin: admin.Addr().String(), stop: cancel, done: make(chan error, 1)}
+	asked, leave := context.WithCancel(p.t.Context())
+	r := &running{t: p.t, roots: p.roots, https: https.Addr().String(), admin: admin.Addr().String(), stop: cancel, leave: leave, done: make(chan error, 1)}
 	ready := make(chan struct{})
 	go func() {
 		r.done <- edgenode.Run(ctx, edgenode.Options{
-			Settings: s, Identity: p.id, HTTPS: https, HTTP: plain, Admin: admin, Boot: "b1", Telemetry: observability.Discard(),
+			Settings: s, Identity: p.id, HTTPS: https, HTTP: plain, Admin: admin, Boot: "b1", Stop: asked.Done(), Telemetry: observability.Discard(),
 			Ready: func() error { close(ready); return nil },
 		})
 	}()
@@ -196,22 +207,28 @@ func fetch(t *testing.T, client *http.Client, url string) (int, string, error) {
 	return res.StatusCode, string(b), err
 }
 
+// converges waits until the worker serves the site.
+func (r *running) converges() {
+	r.t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		if status, body, err := r.get("/hello"); err == nil && status == http.StatusOK && body == "origin saw /hello" {
+			return
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatal("the worker does not converge")
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+}
+
 func TestAWorkerConvergesFiltersAndServesAgainWithoutTheControlPlane(t *testing.T) {
 	origin := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { _, _ = fmt.Fprint(rw, "origin saw ", r.URL.Path) }))
 	t.Cleanup(origin.Close)
 	dir := t.TempDir()
 	p := newPlane(t, filepath.Join(dir, "identity"), origin.URL)
 	w := p.worker(dir)
-	deadline := time.Now().Add(30 * time.Second)
-	for {
-		if status, body, err := w.get("/hello"); err == nil && status == http.StatusOK && body == "origin saw /hello" {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the worker does not converge")
-		}
-		<-time.After(50 * time.Millisecond)
-	}
+	w.converges()
 	if status, _, err := w.get("/?id=1%27%20UNION%20SELECT%20password%20FROM%20users--%20"); err != nil || status != http.StatusForbidden {
 		t.Errorf("an attack: %d, %v", status, err)
 	}
@@ -238,5 +255,35 @@ func TestAWorkerConvergesFiltersAndServesAgainWithoutTheControlPlane(t *testing.
 	}
 	if spools, err := os.ReadDir(filepath.Join(dir, "spool")); err != nil || len(spools) == 0 {
 		t.Errorf("the attack's event is not spooled: %v", err)
+	}
+}
+
+func TestAWorkerThatIsAskedToStopServesUntilResolversHaveForgottenIt(t *testing.T) {
+	origin := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { _, _ = fmt.Fprint(rw, "origin saw ", r.URL.Path) }))
+	t.Cleanup(origin.Close)
+	dir := t.TempDir()
+	p := newPlane(t, filepath.Join(dir, "identity"), origin.URL)
+	w := p.worker(dir)
+	w.converges()
+	select {
+	case <-p.leaves:
+		t.Fatal("a worker that serves says that it does not")
+	default:
+	}
+	w.leave()
+	select {
+	case <-p.leaves:
+	case <-time.After(30 * time.Second):
+		t.Fatal("the control plane is not told")
+	}
+	if status, body, err := w.get("/meanwhile"); err != nil || status != http.StatusOK || body != "origin saw /meanwhile" {
+		t.Errorf("while DNS forgets it: %d %q, %v", status, body, err)
+	}
+	w.stop() // the second signal
+	if err := <-w.done; err != nil {
+		t.Error(err)
+	}
+	if _, _, err := w.get("/"); err == nil {
+		t.Error("a stopped worker answers")
 	}
 }

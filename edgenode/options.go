@@ -9,7 +9,7 @@ import (
 	"github.com/edgefleet/edgefleet/observability"
 )
 
-// Options are what a worker needs. All fields are required but Admin and Ready.
+// Options are what a worker needs. All fields are required but Admin, Ready and Stop.
 type Options struct {
 	Settings settings.Settings
 	Identity *identity.Identity
@@ -21,6 +21,9 @@ type Options struct {
 	Boot string
 	// Instance names the supervisor's life; empty if it did not say.
 	Instance string
+	// Stop closes when the node is asked to stop: Run then goes on serving for Settings.LeaveDNS, so that DNS and resolvers
+	// forget the node, before it drains. Optional; the end of its context drains at once.
+	Stop <-chan struct{}
 	// Ready is called once, when requests are served.
 	Ready     func() error
 	Telemetry *observability.Telemetry

@@ -64,6 +64,7 @@ type nodeConfig struct {
 	PollInterval      string   `yaml:"poll_interval"`
 	HeartbeatInterval string   `yaml:"heartbeat_interval"`
 	DrainTimeout      string   `yaml:"drain_timeout"`
+	LeaveDNS          string   `yaml:"leave_dns"`
 	Resolver          string   `yaml:"resolver"`
 	LogLevel          string   `yaml:"log_level"`
 }
@@ -90,7 +91,7 @@ func (f *Fleet) nodeConfig(i int) nodeConfig {
 		DataDir: f.dir.data(name), Node: name, Addresses: []string{ip},
 		HTTPS: at(ip, portHTTPS), HTTP: at(ip, portHTTP), Admin: at(ip, portAdmin),
 		ControlPlane: f.layout.allMembers(portAPI), JoinTokenFile: f.dir.config(name + ".token"),
-		PollInterval: "5s", HeartbeatInterval: "1s", DrainTimeout: "3s", Resolver: f.layout.customerDNS(), LogLevel: "info",
+		PollInterval: "5s", HeartbeatInterval: "1s", DrainTimeout: "3s", LeaveDNS: "0s", Resolver: f.layout.customerDNS(), LogLevel: "info",
 	}
 }
 

@@ -34,6 +34,7 @@ https_listen: %[3]s:8443
 http_listen: %[3]s:8080
 admin_listen: %[3]s:9180
 control_plane: ["%[4]s"]
+leave_dns: 0s
 `, e.dir, e.id, e.ip, e.members[0])
 	write(e.t, e.file(), edit(text, lines))
 }

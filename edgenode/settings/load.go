@@ -4,7 +4,7 @@ import "github.com/edgefleet/edgefleet/fleet/configfile"
 
 // Load reads and checks the file at path. Every error is one line: "<path>:<line>: <field>: <what is wrong and wanted>".
 func Load(path string) (Settings, error) {
-	var s Settings
+	s := beforeFile()
 	err := configfile.Load(path, &s, func() error {
 		s = s.withDefaults()
 		return s.check()

@@ -42,6 +42,9 @@ type Settings struct {
 	HeartbeatInterval time.Duration `yaml:"heartbeat_interval"`
 	// DrainTimeout bounds how long a stopping worker may finish requests, 1s to 10m; default 15s.
 	DrainTimeout time.Duration `yaml:"drain_timeout"`
+	// LeaveDNS is for how long a node that is asked to stop goes on serving, 0s to 10m, while DNS and resolvers forget it:
+	// the zone's TTL, and some seconds for the control plane; default 25s.
+	LeaveDNS time.Duration `yaml:"leave_dns"`
 	// WAF tunes the detection of attacks.
 	WAF WAF `yaml:"waf"`
 	// OriginCAFile holds certificates (PEM) that origins are verified with instead of the system's.
@@ -66,6 +69,13 @@ type WAF struct {
 
 // AdminOff as AdminListen means that there is no admin listener.
 const AdminOff = "off"
+
+// beforeFile has the defaults of settings of which the zero value has a meaning.
+func beforeFile() Settings {
+	var s Settings
+	setDefault(&s.LeaveDNS, 25*time.Second)
+	return s
+}
 
 func (s Settings) withDefaults() Settings {
 	setDefault(&s.HTTPSListen, ":443")
@@ -155,6 +165,7 @@ func (s Settings) checkRanges() error {
 		{"poll_interval", s.PollInterval, time.Second, 10 * time.Minute},
 		{"heartbeat_interval", s.HeartbeatInterval, time.Second, time.Minute},
 		{"drain_timeout", s.DrainTimeout, time.Second, 10 * time.Minute},
+		{"leave_dns", s.LeaveDNS, 0, 10 * time.Minute},
 	}
 	for _, d := range durations {
 		if d.value < d.low || d.value > d.high {

@@ -69,7 +69,7 @@ func Run(ctx context.Context, o Options) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { renewals{options: o, id: id}.run(ctx); return nil })
 	g.Go(func() error {
-		w := workers{path: worker, args: []string{"run", "--config", o.ConfigPath}, sockets: sockets, drain: o.Settings.DrainTimeout, instance: strings.ToLower(rand.Text()), log: log}
+		w := workers{path: worker, args: []string{"run", "--config", o.ConfigPath}, sockets: sockets, drain: o.Settings.LeaveDNS + o.Settings.DrainTimeout, instance: strings.ToLower(rand.Text()), log: log}
 		w.run(ctx)
 		return nil
 	})

@@ -27,7 +27,8 @@ type workers struct {
 	path    string
 	args    []string
 	sockets []handoff.Socket
-	drain   time.Duration
+	// drain is how long a worker that is asked to stop may take.
+	drain time.Duration
 	// instance names this life of the supervisor.
 	instance string
 	log      *slog.Logger

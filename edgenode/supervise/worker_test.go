@@ -43,7 +43,7 @@ func newHost(t *testing.T, control string, extra ...string) *host {
 		t.Fatal(err)
 	}
 	h.cfg = filepath.Join(h.dir, "edge.yaml")
-	text := fmt.Sprintf("data_dir: %s/data\naddresses: [192.0.2.1]\ncontrol_plane: [%q]\nhttp_listen: %q\nhttps_listen: 127.0.0.1:0\nadmin_listen: \"off\"\nworker: %s\n%s\n",
+	text := fmt.Sprintf("data_dir: %s/data\naddresses: [192.0.2.1]\ncontrol_plane: [%q]\nhttp_listen: %q\nhttps_listen: 127.0.0.1:0\nadmin_listen: \"off\"\nleave_dns: 0s\nworker: %s\n%s\n",
 		h.dir, control, h.http, self, strings.Join(extra, "\n"))
 	if err := os.WriteFile(h.cfg, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

@@ -41,7 +41,8 @@ func command() *cobra.Command {
 	return root
 }
 
-// run serves with inherited sockets. It drains on SIGTERM, on SIGINT, and when the supervisor is gone.
+// run serves with inherited sockets. On SIGTERM and SIGINT it leaves DNS and drains; on a second one, and when the supervisor
+// is gone, it drains at once.
 func run(ctx context.Context, path string) error {
 	inherited, err := handoff.Inherit()
 	if err != nil {
@@ -56,10 +57,17 @@ func run(ctx context.Context, path string) error {
 		return err
 	}
 	signal.Ignore(syscall.SIGHUP)
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
-	defer stop()
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	stop := make(chan struct{})
+	go func() { // ends with the process
+		<-signals
+		close(stop)
+		<-signals
+		cancel()
+	}()
 	go func() { // ends with the process, as the pipe does
 		inherited.Orphaned()
 		cancel()
@@ -76,7 +84,7 @@ func run(ctx context.Context, path string) error {
 	}
 	err = edgenode.Run(ctx, edgenode.Options{
 		Settings: s, Identity: id, HTTPS: inherited.Listeners[handoff.HTTPS], HTTP: inherited.Listeners[handoff.HTTP],
-		Admin: inherited.Listeners[handoff.Admin], Boot: boot, Instance: inherited.Instance, Ready: inherited.Ready, Telemetry: tel,
+		Admin: inherited.Listeners[handoff.Admin], Boot: boot, Instance: inherited.Instance, Stop: stop, Ready: inherited.Ready, Telemetry: tel,
 	})
 	last, done := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer done()

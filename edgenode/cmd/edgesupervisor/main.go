@@ -28,7 +28,8 @@ func command() *cobra.Command {
 	root := &cobra.Command{
 		Use: "edgesupervisor", Short: "Supervisor of an Edgefleet edge host",
 		Long: "edgesupervisor enrols the node with the control plane, keeps its certificate fresh, holds the listening sockets,\n" +
-			"and starts edgenode again when it dies. SIGTERM drains and ends; SIGHUP is ignored.",
+			"and starts edgenode again when it dies. SIGTERM takes the node out of DNS, drains and ends;\n" +
+			"a second one drains at once. SIGHUP is ignored.",
 	}
 	var path string
 	run := &cobra.Command{
@@ -56,6 +57,7 @@ func run(ctx context.Context, path string) error {
 	signal.Ignore(syscall.SIGHUP)
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second one ends the supervisor at once, and a worker without drains at once
 	tel, err := observability.Setup(ctx, observability.Options{
 		Service: "edgesupervisor", Instance: string(s.Node), OTLPEndpoint: s.OTLPEndpoint, LogLevel: s.LogLevel, LogFormat: s.LogFormat,
 	})

@@ -51,7 +51,7 @@ var arrows = map[string][]string{
 	"edgenode": {"fleet", "observability", "tls"},
 	"deploy":   {"fleet", "observability", "controlplane/client"},
 
-	"loadtest": {"fleet", "observability", "tls", "controlplane", "controlplane/client", "controlplane/state", "controlplane/consensus", "controlplane/fsm", "controlplane/command", "deploy"},
+	"loadtest": {"fleet", "observability", "tls", "controlplane", "controlplane/client", "controlplane/state", "controlplane/consensus", "controlplane/fsm", "controlplane/command", "edgenode", "deploy"},
 }
 
 // deterministic lists the packages whose code runs inside FSM.Apply.

@@ -186,7 +186,7 @@ func (s *source) number(e ast.Expr) (n int64, duration bool) {
 }
 
 var typeNames = map[string]string{
-	"string": "text", "bool": "true or false", "int": "number", "uint16": "number", "time.Duration": "duration", "netip.Addr": "IP address",
+	"string": "text", "bool": "true or false", "int": "number", "uint16": "number", "time.Duration": "duration", "netip.Addr": "IP address", "netip.Prefix": "network",
 	"fleet.MemberID": "id", "fleet.RegionName": "id", "fleet.NodeID": "id", "fleet.HostName": "DNS name",
 }
 

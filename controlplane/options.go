@@ -186,6 +186,9 @@ type DNS struct {
 	// as "letsencrypt.org; accounturi=https://acme-v02.api.letsencrypt.org/acme/acct/1"; without any, the zone has no CAA
 	// records.
 	CAA []string `yaml:"caa"`
+	// Unlimited are networks, such as 192.0.2.53/32, whose queries are not rate limited: resolvers and monitoring of your
+	// own. Whoever can forge one of their addresses has no limit either.
+	Unlimited []netip.Prefix `yaml:"unlimited"`
 	// Secondaries may transfer the zone, and are notified when it changes.
 	Secondaries []Secondary `yaml:"secondaries"`
 	// Push is an outside primary for the zone; the leader keeps the hosts' records in it.

@@ -11,7 +11,10 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
-const maxCAA = 8
+const (
+	maxCAA       = 8
+	maxUnlimited = 64
+)
 
 func (d DNS) validate() error {
 	if d.Bake < time.Second || d.Bake > time.Hour {
@@ -24,6 +27,9 @@ func (d DNS) validate() error {
 		if v == "" || len(v) > 255 || strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r > '~' }) {
 			return fleet.Invalid("dns.caa", "%.80q is not the value of a CAA issue record: give one such as letsencrypt.org", v)
 		}
+	}
+	if len(d.Unlimited) > maxUnlimited {
+		return fleet.Invalid("dns.unlimited", "%d networks are more than %d", len(d.Unlimited), maxUnlimited)
 	}
 	return d.validatePeers()
 }
@@ -111,7 +117,7 @@ func (m *member) listenDNS() (err error) {
 	if m.push, err = m.openPush(); err != nil {
 		return err
 	}
-	if m.dns, err = dns.Listen(dns.Options{Listen: m.c.DNSListen, Source: m.zone, Secondaries: secondaries, Telemetry: m.tel}); err != nil {
+	if m.dns, err = dns.Listen(dns.Options{Listen: m.c.DNSListen, Source: m.zone, Secondaries: secondaries, Unlimited: m.c.DNS.Unlimited, Telemetry: m.tel}); err != nil {
 		return err
 	}
 	m.tel.Gauge("edgefleet_dns_sets_held", m.setsHeld)

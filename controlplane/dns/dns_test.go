@@ -286,6 +286,15 @@ func TestUDPClientsOverTheirRateGetTruncationOrNothing(t *testing.T) {
 	}
 }
 
+func TestNetworksThatAreListedHaveNoRateLimit(t *testing.T) {
+	s := start(t, dns.Options{RateLimit: 1, MaxRate: 1, Unlimited: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	for range 40 {
+		if m := ask(t, s, "udp", question("abc.edge.example.", mdns.TypeA)); len(m.Answer) != 1 {
+			t.Fatalf("%v", m)
+		}
+	}
+}
+
 func TestATakenPortSaysWhatToDo(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

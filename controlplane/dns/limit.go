@@ -51,6 +51,7 @@ func (b *bucket) take(now time.Time, rate float64) bool {
 // and queries altogether.
 type limiter struct {
 	perClient, total float64
+	unlimited        []netip.Prefix
 	seed             maphash.Seed
 
 	mu      sync.Mutex
@@ -58,12 +59,18 @@ type limiter struct {
 	clients [clientBuckets]bucket
 }
 
-func newLimiter(perClient, total int) *limiter {
-	return &limiter{perClient: float64(perClient), total: float64(total), seed: maphash.MakeSeed()}
+func newLimiter(perClient, total int, unlimited []netip.Prefix) *limiter {
+	return &limiter{perClient: float64(perClient), total: float64(total), unlimited: unlimited, seed: maphash.MakeSeed()}
 }
 
 // admit judges one query. TCP clients have proved their address and are only counted in the total.
 func (l *limiter) admit(client netip.Addr, udp bool, now time.Time) verdict {
+	client = client.Unmap().WithZone("")
+	for _, p := range l.unlimited {
+		if p.Contains(client) {
+			return pass
+		}
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.all.take(now, l.total) {
@@ -82,9 +89,8 @@ func (l *limiter) admit(client netip.Addr, udp bool, now time.Time) verdict {
 	return drop
 }
 
-// prefix is the network that a forger could pick addresses from: /24 or /56.
+// prefix is the network of an address (not IPv4-mapped, without a zone) that a forger could pick addresses from: /24 or /56.
 func prefix(a netip.Addr) netip.Prefix {
-	a = a.Unmap().WithZone("")
 	bits := 24
 	if a.Is6() {
 		bits = 56

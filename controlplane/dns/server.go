@@ -46,6 +46,8 @@ type Options struct {
 	Secondaries []Secondary
 	// MaxRate is how many queries a second are answered altogether; 20,000 by default.
 	MaxRate int
+	// Unlimited are networks for which no rate limit holds.
+	Unlimited []netip.Prefix
 }
 
 func (o *Options) validate() error {
@@ -86,7 +88,7 @@ func Listen(o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		o: o, limits: newLimiter(o.RateLimit, o.MaxRate), queries: o.Telemetry.Counter("edgefleet_dns_queries_total"),
+		o: o, limits: newLimiter(o.RateLimit, o.MaxRate, o.Unlimited), queries: o.Telemetry.Counter("edgefleet_dns_queries_total"),
 		transfers: make(chan struct{}, maxTransfers), transfersDone: o.Telemetry.Counter("edgefleet_dns_transfers_total"),
 	}
 	s.notifier = newNotifier(s)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/edgefleet/edgefleet/controlplane/state"
 	"github.com/edgefleet/edgefleet/loadtest/harness"
 	"github.com/edgefleet/edgefleet/loadtest/report"
 )
@@ -19,7 +20,7 @@ func (r *run) state(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := r.seed(ctx, c.All[0], n); err != nil {
+	if err := c.All[0].Seed(ctx, func(s *state.Store) error { fill(s, n); return nil }); err != nil {
 		return err
 	}
 	r.env.Say("restore")

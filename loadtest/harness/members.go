@@ -26,6 +26,23 @@ const (
 	portDNS       = "8453"
 )
 
+// Ports of a node.
+const (
+	PortHTTPS = 8443
+	PortHTTP  = 8080
+)
+
+// Zone is the edge zone of every cluster.
+const Zone fleet.HostName = "edge.loadtest.example"
+
+// World is what the members of a cluster find outside; the zero value is nothing.
+type World struct {
+	// Names resolves the names of customers and of the edge zone.
+	Names *Names
+	// CA issues the hosts' certificates.
+	CA *Pebble
+}
+
 // startLimit bounds the start of a member, which may have a large state to restore.
 const startLimit = 3 * time.Minute
 
@@ -48,6 +65,9 @@ func (m *Member) URL() string { return "https://" + m.API() }
 // Raft is the address of the member's Raft port.
 func (m *Member) Raft() string { return net.JoinHostPort(m.Host, portRaft) }
 
+// DNS is the address of the member's name server.
+func (m *Member) DNS() string { return net.JoinHostPort(m.Host, portDNS) }
+
 // Data is the member's data directory.
 func (m *Member) Data() string { return m.data }
 
@@ -61,16 +81,23 @@ type Members struct {
 	Token, CA string
 
 	env    *Env
+	world  World
 	binary string
+	name   string
 }
 
 // NewMembers makes a cluster of one member, not started; name is the directory and prefixes the log files.
 func (e *Env) NewMembers(ctx context.Context, name string) (*Members, error) {
+	return e.NewMembersIn(ctx, name, World{})
+}
+
+// NewMembersIn is NewMembers in a world.
+func (e *Env) NewMembersIn(ctx context.Context, name string, w World) (*Members, error) {
 	binary, err := e.Binary("controlplane")
 	if err != nil {
 		return nil, err
 	}
-	c := &Members{env: e, binary: binary}
+	c := &Members{env: e, world: w, binary: binary, name: name}
 	m, err := c.add(name)
 	if err != nil {
 		return nil, err
@@ -96,7 +123,7 @@ func (c *Members) add(name string) (*Member, error) {
 	at := func(port string) string { return net.JoinHostPort(host, port) }
 	text := fmt.Sprintf(`data_dir: %s
 member: %s
-cluster_zone: edge.loadtest.example
+cluster_zone: %s
 advertise: %s
 api_listen: %s
 api_rate: -1
@@ -107,8 +134,18 @@ nats_route_listen: %s
 dns_listen: %s
 admin_listen: %s
 kek_file: %s
-resolvers: ["%s"]
-`, m.data, id, host, at(portAPI), at(portRaft), at(portNATS), at(portNATSRoute), at(portDNS), at(portAdmin), filepath.Join(c.env.Dir, name, "kek"), at(portDNS))
+dns:
+  unlimited: [127.0.0.0/8]
+`, m.data, id, Zone, host, at(portAPI), at(portRaft), at(portNATS), at(portNATSRoute), at(portDNS), at(portAdmin), c.KEK())
+	resolver := at(portDNS)
+	if c.world.Names != nil {
+		resolver = c.world.Names.Address()
+		c.world.Names.Serve(at(portDNS))
+	}
+	text += fmt.Sprintf("resolvers: [%q]\n", resolver)
+	if ca := c.world.CA; ca != nil {
+		text += fmt.Sprintf("acme:\n  directory: %s\n  ca_file: %s\ntrusted_edge_roots_file: %s\nedge_https_port: %d\n", ca.Directory, ca.Authority, ca.RootsFile, PortHTTPS)
+	}
 	if m.config, err = c.env.WriteFile(name+"/"+id+".yaml", []byte(text)); err != nil {
 		return nil, err
 	}
@@ -191,20 +228,28 @@ func (e *Env) StartMembers(ctx context.Context, name string, n int) (*Members, e
 	if err != nil {
 		return nil, err
 	}
+	return c, c.Grow(ctx, n)
+}
+
+// Grow starts a cluster that was made, adds members until it has n, and waits until all vote.
+func (c *Members) Grow(ctx context.Context, n int) error {
 	if err := c.All[0].Start(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	for range n - 1 {
-		m, err := c.Join(ctx, name)
+	for len(c.All) < n {
+		m, err := c.Join(ctx, c.name)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if err := m.Ready(ctx); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return c, c.Voting(ctx, n)
+	return c.Voting(ctx, n)
 }
+
+// KEK is the file of the cluster's key-encryption key.
+func (c *Members) KEK() string { return filepath.Join(c.env.Dir, c.name, "kek") }
 
 // Voting waits until the cluster has a leader and n voters.
 func (c *Members) Voting(ctx context.Context, n int) error {

@@ -16,6 +16,7 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/loadtest/controlplane"
 	"github.com/edgefleet/edgefleet/loadtest/harness"
+	"github.com/edgefleet/edgefleet/loadtest/hosts"
 	"github.com/edgefleet/edgefleet/loadtest/log"
 	"github.com/edgefleet/edgefleet/loadtest/report"
 	"github.com/edgefleet/edgefleet/observability"
@@ -32,6 +33,7 @@ type scenario struct {
 // scenarios lists them all.
 var scenarios = []scenario{
 	{controlplane.Name, controlplane.About, controlplane.Parts, controlplane.Run},
+	{hosts.Name, hosts.About, hosts.Parts(), hosts.Run},
 }
 
 func command() *cobra.Command {

@@ -1,0 +1,109 @@
+package hosts
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/loadtest/harness"
+	"github.com/edgefleet/edgefleet/loadtest/report"
+)
+
+const (
+	// issueLimit bounds the time until all names have HTTPS.
+	issueLimit = 4 * time.Minute
+	// visitPause is between two visits of one visitor that waits, and visitsAtOnce how many visit at one time: what waits
+	// must not take the processors from what is waited for.
+	visitPause   = 200 * time.Millisecond
+	visitsAtOnce = 4
+	// hostsPerTenant is how many of the names are one tenant's.
+	hostsPerTenant = 10
+)
+
+// issued is how long the names of one round took.
+type issued struct{ p50, p95 time.Duration }
+
+// issue measures the time from a customer's records to HTTPS.
+func (r *run) issue(ctx context.Context) error {
+	w, err := r.start(ctx, "issue", nodes, nil)
+	if err != nil {
+		return err
+	}
+	if _, err := r.toHTTPS(ctx, w, "a"); err != nil {
+		return err
+	}
+	return w.close(ctx)
+}
+
+// toHTTPS adds names at once, sets their records, and measures for each the time until both nodes serve it.
+func (r *run) toHTTPS(ctx context.Context, w *world, round string) (issued, error) {
+	n := harness.Pick(r.env, 200, 20, 3)
+	r.env.Say("%d names to HTTPS on %d nodes", n, len(w.nodes))
+	cs := make([]customer, n)
+	tenants := map[fleet.TenantID]bool{}
+	for i := range cs {
+		cs[i] = customer{host: fleet.HostName(fmt.Sprintf("www.%s%05d.example", round, i)), tenant: fleet.TenantID(fmt.Sprintf("new-%s-%d", round, i/hostsPerTenant))}
+		tenants[cs[i].tenant] = true
+	}
+	for id := range tenants {
+		if err := w.addTenants(ctx, id); err != nil {
+			return issued{}, err
+		}
+	}
+	if err := w.addHosts(ctx, cs); err != nil {
+		return issued{}, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, issueLimit, fleet.NewError(fleet.ErrTimeout, "issue", "not all of %d names have HTTPS after %s", n, issueLimit))
+	defer cancel()
+	took := make([]harness.Samples, n) // by name, on each node
+	g, visiting := errgroup.WithContext(ctx)
+	slots := make(chan struct{}, visitsAtOnce)
+	visible := time.Now()
+	for i, c := range cs {
+		if err := w.setRecords(c); err != nil {
+			return issued{}, err
+		}
+		took[i] = make(harness.Samples, len(w.nodes))
+		for j, node := range w.nodes {
+			g.Go(func() error {
+				err := firstVisit(visiting, slots, node.HTTPS(), c.host, w)
+				took[i][j] = time.Since(visible)
+				return err
+			})
+		}
+	}
+	if err := g.Wait(); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return issued{}, err
+	}
+	both := make(harness.Samples, n)
+	for i := range took {
+		both[i] = took[i].Sorted().Max()
+	}
+	both.Sorted()
+	note := fmt.Sprintf("from the moment at which the records of %d names are there, which were added at once, to the first verified answer of the origin through each of %d nodes; worst %.1f s", n, len(w.nodes), both.Max().Seconds())
+	out := issued{both.Quantile(0.5), both.Quantile(0.95)}
+	if round == "a" {
+		r.rep.Add("DNS to HTTPS p50", out.p50.Seconds(), "s", report.AtMost(6), note+" (stretch: 3 s)")
+		r.rep.Add("DNS to HTTPS p95", out.p95.Seconds(), "s", report.AtMost(15), note+" (stretch: 10 s)")
+	}
+	return out, nil
+}
+
+// firstVisit tries until a visit succeeds.
+func firstVisit(ctx context.Context, slots chan struct{}, address string, host fleet.HostName, w *world) error {
+	return harness.Until(ctx, issueLimit, visitPause, func(ctx context.Context) error {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		defer func() { <-slots }()
+		return visit(ctx, address, host, w.ca.Roots)
+	})
+}

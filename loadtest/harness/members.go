@@ -135,6 +135,7 @@ dns_listen: %s
 admin_listen: %s
 kek_file: %s
 dns:
+  bake: 1s
   unlimited: [127.0.0.0/8]
 `, m.data, id, Zone, host, at(portAPI), at(portRaft), at(portNATS), at(portNATSRoute), at(portDNS), at(portAdmin), c.KEK())
 	resolver := at(portDNS)

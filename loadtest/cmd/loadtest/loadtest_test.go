@@ -13,11 +13,11 @@ import (
 	"github.com/edgefleet/edgefleet/loadtest/report"
 )
 
-// build makes the programs that the scenario runs.
-func build(t *testing.T) string {
+// build makes the programs that a scenario runs.
+func build(t *testing.T, programs ...string) string {
 	t.Helper()
 	dir := t.TempDir()
-	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", dir, "../../../controlplane/cmd/controlplane", ".").CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "go", append([]string{"build", "-o", dir, "../../../controlplane/cmd/controlplane", "."}, programs...)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
@@ -81,6 +81,32 @@ func TestControlPlaneScenario(t *testing.T) {
 	}
 }
 
+// TestHostsScenario runs every part as small as it gets, and looks at what is reported and not at how fast it was.
+func TestHostsScenario(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts fleets")
+	}
+	bin, data := build(t, "../../../edgenode/cmd/edgenode", "../../../edgenode/cmd/edgesupervisor", "github.com/letsencrypt/pebble/v2/cmd/pebble"), t.TempDir()
+	_, stdout, stderr := loadtest(t, bin, nil, "run", "hosts", "--smoke", "--dir", data, "-o", "json")
+	var rep report.Report
+	if err := json.Unmarshal([]byte(stdout), &rep); err != nil {
+		t.Fatalf("%v\n%s\n%s", err, stdout, stderr)
+	}
+	got := map[string]report.Check{}
+	for _, c := range rep.Checks {
+		got[c.Name] = c
+	}
+	for _, want := range []string{"certificate lookup p99", "certificate table", "DNS to HTTPS p50", "DNS to HTTPS p95"} {
+		if c, ok := got[want]; !ok || c.Value <= 0 {
+			t.Errorf("check %q is %+v\n%s", want, c, stderr)
+		}
+	}
+	left, err := filepath.Glob(filepath.Join(data, "edgefleet-loadtest-*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v %v", left, err)
+	}
+}
+
 func TestCommandLine(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs")
@@ -92,8 +118,8 @@ func TestCommandLine(t *testing.T) {
 		stdout, stderr string
 	}{
 		"the scenarios are listed":    {[]string{"list"}, 0, "controlplane  etcd,bare,api", ""},
-		"no scenario is named":        {[]string{"run"}, 2, "", "name one scenario: controlplane"},
-		"a scenario that is not":      {[]string{"run", "moon"}, 2, "", "name one scenario: controlplane"},
+		"no scenario is named":        {[]string{"run"}, 2, "", "name one scenario: controlplane, hosts"},
+		"a scenario that is not":      {[]string{"run", "moon"}, 2, "", "name one scenario: controlplane, hosts"},
 		"a part that is not":          {[]string{"run", "controlplane", "--only", "moon"}, 2, "", `no part "moon"`},
 		"an output that is not":       {[]string{"run", "controlplane", "-o", "xml"}, 2, "", "use table or json"},
 		"a directory that is not":     {[]string{"run", "controlplane", "--only", "etcd", "--dir", "/nowhere"}, 1, "", "give another --dir"},

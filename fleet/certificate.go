@@ -90,6 +90,10 @@ type Order struct {
 	// before anything is done with it.
 	Asked bool   `json:"asked,omitempty"`
 	URL   string `json:"url,omitempty"`
+	// Authority is the directory of the CA that was asked last; empty before the first was.
+	Authority string `json:"authority,omitempty"`
+	// Failed are the newest failed validations, for CAs count them by name.
+	Failed []time.Time `json:"failed,omitempty"`
 	Meta
 }
 
@@ -108,6 +112,8 @@ type Certificate struct {
 	NotAfter  time.Time `json:"not_after"`
 	// Renewal is when it is renewed; the leader stores it soon after the certificate.
 	Renewal Renewal `json:"renewal,omitzero"`
+	// Authority is the directory of the CA that issued it, if it is known.
+	Authority string `json:"authority,omitempty"`
 	Meta
 }
 

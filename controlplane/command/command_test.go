@@ -55,7 +55,7 @@ var versions = map[command.Type]int{
 	command.TypeClusterInit: 5, command.TypeTokenPut: 2, command.TypeMemberPut: 4, command.TypeMemberJoin: 4, command.TypeIncarnationStart: 4,
 	command.TypeTokenIssue: 2,
 	command.TypeHostPut:    3, command.TypeHostPutConsul: 3, command.TypeOriginsResolve: 2,
-	command.TypeOrderPut: 2, command.TypeCertificateCommit: 2,
+	command.TypeOrderPut: 3, command.TypeCertificateCommit: 3, command.TypeOrderProgress: 2,
 	command.TypeNodePut: 2, command.TypeNodeEnrol: 2,
 	command.TypeChallengePut: 2,
 }

@@ -30,6 +30,7 @@ var since = map[Type]int{
 	TypeOrderProgress: 2, TypeRenewalPlan: 2,
 	TypeLockTake: 2, TypeLockRelease: 2,
 	TypeRegionPut: 2, TypeDNSSetsPut: 2,
+	TypeAuthorityObserve: 2,
 }
 
 // Since is the first format of the log that has the command.

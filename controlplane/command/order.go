@@ -8,6 +8,8 @@ type (
 		ID    fleet.OrderID `json:"id"`
 		Asked bool          `json:"asked,omitempty"`
 		URL   string        `json:"url,omitempty"`
+		// Authority is the directory of the CA. With it, and no URL, an order is counted.
+		Authority string `json:"authority,omitempty"`
 	}
 	// RenewalPlan stores when a certificate is to be renewed.
 	RenewalPlan struct {

@@ -69,6 +69,7 @@ const (
 	TypeLockRelease
 	TypeRegionPut
 	TypeDNSSetsPut
+	TypeAuthorityObserve
 )
 
 var names = map[Type]string{
@@ -98,6 +99,7 @@ var names = map[Type]string{
 	TypeOrderProgress: "order_progress", TypeRenewalPlan: "renewal_plan",
 	TypeLockTake: "lock_take", TypeLockRelease: "lock_release",
 	TypeRegionPut: "region_put", TypeDNSSetsPut: "dns_sets_put",
+	TypeAuthorityObserve: "authority_observe",
 }
 
 // String is the command's stable name, as it stands in the audit log.
@@ -181,4 +183,5 @@ var bodies = map[Type]func() Body{
 	TypeLockRelease:       func() Body { return &LockRelease{} },
 	TypeRegionPut:         func() Body { return &RegionPut{} },
 	TypeDNSSetsPut:        func() Body { return &DNSSetsPut{} },
+	TypeAuthorityObserve:  func() Body { return &AuthorityObserve{} },
 }

@@ -226,6 +226,8 @@ func (p *processor) apply(b command.Body) (any, error) {
 		return p.regionPut(b)
 	case *command.DNSSetsPut:
 		return nil, p.dnsSetsPut(b)
+	case *command.AuthorityObserve:
+		return p.authorityObserve(b)
 	case *command.MemberRetire:
 		return nil, p.memberRetire(b)
 	case *command.GroupRekey:

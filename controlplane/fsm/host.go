@@ -178,6 +178,9 @@ func (p *processor) orderPut(b *command.OrderPut) (any, error) {
 			return nil, fleet.NewError(fleet.ErrConflict, "order", "host %s has the order %s under way", o.Host, other.ID)
 		}
 	}
+	if len(o.Failed) > fleet.MaxOrderFailures {
+		return nil, fleet.NewError(fleet.ErrTooLarge, "failed", "%d failures of an order; the limit is %d", len(o.Failed), fleet.MaxOrderFailures)
+	}
 	if ok {
 		o.Key = before.Key // whoever attempts it may hold it as it was before it was sealed anew
 	}
@@ -199,7 +202,7 @@ func (p *processor) certificateCommit(b *command.CertificateCommit) (any, error)
 	if had && before.Generation >= c.Generation {
 		return nil, fleet.NewError(fleet.ErrStale, "certificate", "host %s has certificate generation %d already", c.Host, before.Generation)
 	}
-	c.Key, c.Meta = o.Key, p.meta(before.Meta)
+	c.Key, c.Authority, c.Meta = o.Key, o.Authority, p.meta(before.Meta)
 	p.tx.PutCertificate(c)
 	for _, old := range p.tx.OrdersOf(c.Host) {
 		p.tx.DeleteOrder(old.ID) // the certificate is the record of a finished order

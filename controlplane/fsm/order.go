@@ -18,6 +18,13 @@ func (p *processor) orderProgress(b *command.OrderProgress) (any, error) {
 	if len(b.URL) > maxURL {
 		return nil, fleet.NewError(fleet.ErrTooLarge, "url", "order URL of %d bytes; the limit is %d", len(b.URL), maxURL)
 	}
+	if b.Authority != "" {
+		if o.Authority = b.Authority; b.Asked && b.URL == "" {
+			if err := p.ordered(b.Authority); err != nil {
+				return nil, err
+			}
+		}
+	}
 	o.Asked, o.URL, o.Meta = b.Asked, b.URL, p.meta(o.Meta)
 	p.tx.PutOrder(o)
 	return o.Order, nil

@@ -71,6 +71,9 @@ func (d dice) command() command.Body {
 	if d.IntN(12) == 0 {
 		return d.zone()
 	}
+	if d.IntN(24) == 0 {
+		return d.authority()
+	}
 	switch d.IntN(4) {
 	case 0:
 		return d.people()
@@ -247,7 +250,7 @@ const passedOver = -1
 func audited(b command.Body) int {
 	switch b := b.(type) {
 	case command.HostObserve, command.NodesReport, command.AuditSeal, command.AuditDrop, command.AuditCheckpoint, command.TokensUsed, command.SnapshotStage, command.KeysExpire,
-		command.OrderProgress, command.RenewalPlan, command.LockTake, command.LockRelease, command.DNSSetsPut:
+		command.OrderProgress, command.RenewalPlan, command.LockTake, command.LockRelease, command.DNSSetsPut, command.AuthorityObserve:
 		return 0
 	case command.HeadsAdvance:
 		return len(b.Heads)

@@ -184,6 +184,7 @@ func schema() *memdb.DBSchema {
 		table(StorageLocks, field("Name")),
 		table(Regions, field("Name")),
 		table(DNSSets, field("Key")),
+		table(Authorities, field("Directory")),
 	} {
 		s.Tables[t.Name] = t
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/edgefleet/edgefleet/controlplane/leader/deletions"
 	"github.com/edgefleet/edgefleet/controlplane/leader/epochs"
 	"github.com/edgefleet/edgefleet/controlplane/leader/heads"
 	"github.com/edgefleet/edgefleet/controlplane/leader/once"
@@ -26,7 +27,8 @@ func (m *member) lead(ctx context.Context) error {
 			h := &heads.Loop{State: m.state, Library: m.lib, Proposer: m.raft, Publish: m.bus.Publish, Now: utcNow}
 			r := &reseal.Loop{State: m.state, Sealer: m.keys.Sealer, Proposer: m.raft, Logger: m.tel.Logger, Now: utcNow}
 			e := &epochs.Loop{State: m.state, Proposer: m.raft, Logger: m.tel.Logger, Now: utcNow}
-			loops = append(loops, m.again("heads", h.Run), m.again("reseal", r.Run), m.again("epochs", e.Run))
+			d := &deletions.Loop{State: m.state, Fetch: m.lib.Blob, Proposer: m.raft, Logger: m.tel.Logger, Now: utcNow}
+			loops = append(loops, m.again("heads", h.Run), m.again("reseal", r.Run), m.again("epochs", e.Run), m.again("deletions", d.Run))
 		}
 		if m.hosts != nil {
 			loops = append(loops, m.again("hosts", m.hosts.Run))

@@ -158,7 +158,7 @@ func (z *zone) DCV(label string) (values []string, ok, current bool) {
 func (z *zone) Labels() iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, h := range z.state.Read().Hosts() {
-			if h.Desired.Label != "" && !yield(h.Desired.Label) {
+			if h.Desired.Label != "" && !h.Deleting() && !yield(h.Desired.Label) {
 				return
 			}
 		}
@@ -178,7 +178,7 @@ func hostOf(v *state.View, label string) (fleet.Host, bool) {
 		return fleet.Host{}, false
 	}
 	h, ok := v.Host(l.Host)
-	return h, ok && h.Desired.Label == label
+	return h, ok && h.Desired.Label == label && !h.Deleting()
 }
 
 // edgeAddresses are the addresses of all nodes.

@@ -55,6 +55,8 @@ type HostSpec struct {
 type HostDesired struct {
 	// Label is the unguessable DNS label below the edge zone; it is never issued twice.
 	Label string `json:"label"`
+	// DeletingSince is when the host was deleted; its name is free when no edge has the host any more.
+	DeletingSince time.Time `json:"deleting_since,omitzero"`
 }
 
 // HostPhase is where a host stands on its way from a name to HTTPS.
@@ -77,8 +79,9 @@ const (
 	PhaseMoved HostPhase = "moved"
 	// PhaseDetached: DNS has led elsewhere for so long that certificates are not renewed any more.
 	PhaseDetached HostPhase = "detached"
-	// PhaseDeleting and PhaseTombstone are never stored: one command deletes a host, and its label stays taken.
-	PhaseDeleting  HostPhase = "deleting"
+	// PhaseDeleting: the host has no certificate, orders or DNS any more, and edges are letting go of it.
+	PhaseDeleting HostPhase = "deleting"
+	// PhaseTombstone: the host is gone; what is left is the row of its label, which is never issued again.
 	PhaseTombstone HostPhase = "tombstone"
 )
 
@@ -140,6 +143,9 @@ type Record struct {
 	Type    string `json:"type"`
 	Value   string `json:"value"`
 }
+
+// Deleting reports whether h was deleted and edges may still have it.
+func (h Host) Deleting() bool { return !h.Desired.DeletingSince.IsZero() }
 
 // Records are the DNS records for h below the edge zone.
 func (h Host) Records(zone HostName) []Record {

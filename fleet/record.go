@@ -45,10 +45,13 @@ type (
 		UpdatedAt time.Time `json:"updated_at"`
 	}
 
-	// Label is a DNS label that was issued once and never will be again.
+	// Label is a DNS label that was issued once and never will be again: its row outlasts the host as a tombstone, with
+	// whose it was and since when it answers nothing.
 	Label struct {
-		Label string   `json:"label"`
-		Host  HostName `json:"host"`
+		Label     string    `json:"label"`
+		Host      HostName  `json:"host"`
+		Tenant    TenantID  `json:"tenant,omitempty"`
+		DeletedAt time.Time `json:"deleted_at,omitzero"`
 	}
 )
 

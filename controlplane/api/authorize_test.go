@@ -196,7 +196,10 @@ func TestEveryMutationLeavesOneAuditEntry(t *testing.T) {
 		{"host-delete", nil, "DELETE", "/v1/tenants/red/hosts/a.example.com", nil, nil},
 		{"token-delete", nil, "DELETE", "/v1/tenants/red/tokens/TENANT", nil, nil},
 		{"token-create", nil, "POST", "/v1/tenants/red/tokens", client.TokenCreate{}, &left},
-		{"tenant-delete", nil, "DELETE", "/v1/tenants/red", nil, nil},
+		{"tenant-delete", func() as {
+			f.letGo()
+			return op
+		}, "DELETE", "/v1/tenants/red", nil, nil},
 		{"drill-begin", nil, "POST", "/v1/drills", client.DrillCreate{Kind: fleet.DrillLeaderLoss, Target: "m1", LoseMajority: true}, &drill},
 		{"member-crash", nil, "POST", "/v1/cluster/members/m1/crash", func() any { return client.MemberCrash{Drill: drill.ID} }, nil},
 		{"drill-update", nil, "PATCH", "/v1/drills/DRILL", func() any { return client.DrillUpdate{Drill: drill} }, nil},
@@ -332,6 +335,15 @@ func TestADeletedHostIsNotTakenFromItsVisitors(t *testing.T) {
 	}
 	f.op().call("DELETE", path+"?force=true", nil).want(422)
 	f.op().with("Edgefleet-Reason", "the customer left").call("DELETE", path+"?force=true", nil).want(200)
+	red.call("GET", path, nil).want(200).into(&second)
+	if second.Observed.Phase != fleet.PhaseDeleting {
+		t.Errorf("a host that edges may have is in the phase %s", second.Observed.Phase)
+	}
+	red.call("DELETE", path, nil).want(200)
+	red.call("PATCH", path, map[string]any{"mode": "off"}).want(409)
+	red.call("POST", path+"/check", nil).want(409)
+	red.call("POST", "/v1/tenants/red/hosts", create).want(409)
+	f.letGo()
 	red.call("GET", path, nil).want(404)
 
 	red.call("POST", "/v1/tenants/red/hosts", create).want(201).into(&second)
@@ -343,5 +355,6 @@ func TestADeletedHostIsNotTakenFromItsVisitors(t *testing.T) {
 	}
 	f.pointingErr.Store(false)
 	red.call("DELETE", "/v1/tenants/red/hosts/A.Example.Com.", nil).want(200)
+	f.letGo()
 	red.call("DELETE", path, nil).want(404)
 }

@@ -244,6 +244,14 @@ func (f *fixture) propose(b command.Body) {
 	}
 }
 
+// letGo ends the hosts that are being deleted, as the leader's loop does when no edge has them any more.
+func (f *fixture) letGo() {
+	f.t.Helper()
+	for _, h := range f.members[0].state.Read().HostsDeleting() {
+		f.propose(command.HostDelete{Name: h.Name, Tenant: h.Tenant})
+	}
+}
+
 // open makes a cluster of n members, m1 leading, with one operator token.
 func open(t *testing.T, n int, change ...func(*http.Server)) *fixture {
 	t.Helper()

@@ -20,7 +20,7 @@ func (a *API) registerHosts() {
 	handle(a, op("host-show", http.MethodGet, "/v1/tenants/{tenant}/hosts/{host}", "A host with its conditions and DNS records", tenantOwn, fleet.PermHostsRead, fleet.DutyConsole), a.hostShow)
 	handle(a, op("host-update", http.MethodPatch, "/v1/tenants/{tenant}/hosts/{host}", "Change a host's origins, mode, regions, TLS or forwarding", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).changes(command.TypeHostPut).withRevision(), a.hostUpdate)
 	handle(a, op("host-check", http.MethodPost, "/v1/tenants/{tenant}/hosts/{host}/check", "Look at the host's DNS now", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).answering(http.StatusOK), a.hostCheck)
-	handle(a, op("host-delete", http.MethodDelete, "/v1/tenants/{tenant}/hosts/{host}", "Stop protecting a host", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).changes(command.TypeHostDelete).withRevision(), a.hostDelete)
+	handle(a, op("host-delete", http.MethodDelete, "/v1/tenants/{tenant}/hosts/{host}", "Stop protecting a host", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).changes(command.TypeHostRetire).withRevision(), a.hostDelete)
 	handle(a, op("host-certificate", http.MethodGet, "/v1/tenants/{tenant}/hosts/{host}/certificate", "The host's certificate", tenantOwn, fleet.PermHostsRead, fleet.DutyConsole), a.hostCertificate)
 }
 
@@ -127,6 +127,9 @@ func (a *API) hostCheck(_ context.Context, in *HostPath) (*Body[client.HostView]
 	if err != nil {
 		return nil, err
 	}
+	if h.Deleting() {
+		return nil, fleet.NewError(fleet.ErrConflict, "host", "host %s is being deleted: its DNS is not looked at any more", h.Name)
+	}
 	a.o.Recheck(h.Name)
 	return a.hostView(h), nil
 }
@@ -142,10 +145,13 @@ func (a *API) hostDelete(ctx context.Context, in *HostDeleteInput) (*Body[Empty]
 	if err != nil {
 		return nil, err
 	}
+	if h.Deleting() {
+		return &Body[Empty]{}, nil
+	}
 	if err := a.mayDelete(ctx, h, in.Force); err != nil {
 		return nil, err
 	}
-	_, err = propose[any](ctx, a, command.HostDelete{Name: h.Name, Tenant: h.Tenant, IfRevision: condition(ctx).IfRevision})
+	_, err = propose[fleet.Host](ctx, a, command.HostRetire{Name: h.Name, Tenant: h.Tenant, IfRevision: condition(ctx).IfRevision})
 	return &Body[Empty]{}, err
 }
 

@@ -123,6 +123,7 @@ func TestARepeatedRequestIsAnsweredAlthoughItsEffectIsThere(t *testing.T) {
 	if diff := cmp.Diff(string(made.body), string(again.body)); diff != "" {
 		t.Error(diff)
 	}
+	f.letGo()
 	if a := follower.call("GET", path, nil); a.status != 404 {
 		t.Errorf("a repeated answer made the host again: %d", a.status)
 	}

@@ -111,6 +111,9 @@ func deriveTenant(v *state.View, id fleet.TenantID, d deriver) *tenantCache {
 func (d *deriver) config(t fleet.TenantID) (any, error) {
 	b := fleet.ConfigBundle{Tenant: t, AllowedOrigins: d.allowed}
 	for _, h := range d.view.HostsOf(t) {
+		if h.Deleting() {
+			continue
+		}
 		var resolved fleet.HostOrigins
 		if slices.ContainsFunc(h.Spec.Origins, fleet.Origin.IsConsul) { // others do not depend on that table
 			resolved, _ = d.view.HostOrigins(h.Name)

@@ -70,6 +70,7 @@ const (
 	TypeRegionPut
 	TypeDNSSetsPut
 	TypeAuthorityObserve
+	TypeHostRetire
 )
 
 var names = map[Type]string{
@@ -100,6 +101,7 @@ var names = map[Type]string{
 	TypeLockTake: "lock_take", TypeLockRelease: "lock_release",
 	TypeRegionPut: "region_put", TypeDNSSetsPut: "dns_sets_put",
 	TypeAuthorityObserve: "authority_observe",
+	TypeHostRetire: "host_retire",
 }
 
 // String is the command's stable name, as it stands in the audit log.
@@ -184,4 +186,5 @@ var bodies = map[Type]func() Body{
 	TypeRegionPut:         func() Body { return &RegionPut{} },
 	TypeDNSSetsPut:        func() Body { return &DNSSetsPut{} },
 	TypeAuthorityObserve:  func() Body { return &AuthorityObserve{} },
+	TypeHostRetire:        func() Body { return &HostRetire{} },
 }

@@ -148,6 +148,8 @@ func (p *processor) apply(b command.Body) (any, error) {
 		return p.hostPut(b, b, false)
 	case *command.HostDelete:
 		return nil, p.hostDelete(b)
+	case *command.HostRetire:
+		return p.hostRetire(b)
 	case *command.HostObserve:
 		return p.hostObserve(b)
 	case *command.RulePut:

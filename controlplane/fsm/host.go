@@ -18,6 +18,9 @@ func (p *processor) hostPut(cmd command.Body, b *command.HostPut, services bool)
 		}
 		return nil, claimedElsewhere(b.Name)
 	}
+	if err := live(before); err != nil {
+		return nil, err
+	}
 	if err := check(b.Put, exists, before.Meta, "host "+string(b.Name)); err != nil {
 		return nil, err
 	}
@@ -121,6 +124,9 @@ func (p *processor) hostObserve(b *command.HostObserve) (any, error) {
 	if !ok || h.Tenant != b.Tenant {
 		return nil, fleet.NewError(fleet.ErrNotFound, "host", "host %s does not exist", b.Name)
 	}
+	if err := live(h); err != nil {
+		return nil, err
+	}
 	h.Observed = b.Observed
 	p.tx.PutHost(h)
 	return h, nil
@@ -134,6 +140,9 @@ func (p *processor) challengePut(b *command.ChallengePut) error {
 	h, ok := p.tx.Host(c.Host)
 	if !ok {
 		return fleet.NewError(fleet.ErrNotFound, "host", "host %s does not exist", c.Host)
+	}
+	if err := live(h); err != nil {
+		return err
 	}
 	if c.Type != fleet.ChallengeDNS01 && c.Type != fleet.ChallengeHTTP01 {
 		return fleet.Invalid("type", "%q is not a challenge type: use dns-01 or http-01", string(c.Type))
@@ -169,6 +178,9 @@ func (p *processor) orderPut(b *command.OrderPut) (any, error) {
 	h, exists := p.tx.Host(o.Host)
 	if !exists || h.Tenant != o.Tenant {
 		return nil, fleet.NewError(fleet.ErrNotFound, "host", "host %s does not exist", o.Host)
+	}
+	if err := live(h); err != nil {
+		return nil, err
 	}
 	if ok && (before.Host != o.Host || before.Generation != o.Generation || before.SPKI != o.SPKI) {
 		return nil, fleet.NewError(fleet.ErrConflict, "order", "order %s is for generation %d of %s: another host, generation or key is another order", o.ID, before.Generation, before.Host)

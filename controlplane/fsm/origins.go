@@ -43,7 +43,7 @@ func (p *processor) originsResolve(b *command.OriginsResolve) error {
 	for _, next := range b.Hosts {
 		h, ok := p.tx.Host(next.Host)
 		tenant, known := p.tx.Tenant(h.Tenant)
-		if !ok || !known || h.Tenant != next.Tenant || !resolves(h, next, func(o fleet.Origin) bool {
+		if !ok || !known || h.Deleting() || h.Tenant != next.Tenant || !resolves(h, next, func(o fleet.Origin) bool {
 			return h.CheckInstance(o, cluster.Zone, tenant.Spec.AllowedOrigins, own) == nil
 		}) {
 			continue

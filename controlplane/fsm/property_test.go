@@ -108,6 +108,9 @@ func (d dice) people() command.Body {
 		}
 		return put
 	case 8:
+		if d.IntN(3) == 0 {
+			return command.HostRetire{Name: d.host(), Tenant: d.tenant(), IfRevision: d.put().IfRevision}
+		}
 		return command.HostDelete{Name: d.host(), Tenant: d.tenant(), IfRevision: d.put().IfRevision}
 	case 9:
 		b := rule(pick[fleet.RuleID](d, "r1", "r2", "r3", ""), d.tenant())

@@ -83,7 +83,7 @@ func (p *processor) merge(from *state.View) {
 	}
 	for _, c := range certificates {
 		old, ok := p.tx.Certificate(c.Host)
-		if h, known := p.tx.Host(c.Host); known && h.Tenant == c.Tenant && (!ok || old.Generation < c.Generation) {
+		if h, known := p.tx.Host(c.Host); known && !h.Deleting() && h.Tenant == c.Tenant && (!ok || old.Generation < c.Generation) {
 			p.tx.PutCertificate(c)
 		}
 	}
@@ -92,6 +92,7 @@ func (p *processor) merge(from *state.View) {
 			p.tx.PutLabel(l)
 		}
 	}
+	p.revive()
 	for _, t := range p.tx.TokensAfter("", "", maxTokens) {
 		if _, ok := p.tx.Tenant(t.Tenant); t.Tenant != "" && !ok {
 			p.tx.DeleteToken(t.ID)

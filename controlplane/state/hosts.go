@@ -15,12 +15,14 @@ import (
 const (
 	indexReversed = "reversed"
 	indexConsul   = "consul"
+	indexDeleting = "deleting"
 )
 
 func hostsTable() *memdb.TableSchema {
 	return table(Hosts, field("Name"), by(indexTenant, "Tenant"),
 		&memdb.IndexSchema{Name: indexReversed, Unique: true, Indexer: reversedName{}},
-		&memdb.IndexSchema{Name: indexConsul, Unique: true, AllowMissing: true, Indexer: withService{}})
+		&memdb.IndexSchema{Name: indexConsul, Unique: true, AllowMissing: true, Indexer: withService{}},
+		&memdb.IndexSchema{Name: indexDeleting, Unique: true, AllowMissing: true, Indexer: deleting{}})
 }
 
 // reversed is a name label by label from the right, so that all names below one have what it begins with in common.
@@ -57,7 +59,7 @@ func (withService) FromObject(raw any) (bool, []byte, error) {
 	if !ok {
 		return false, nil, fmt.Errorf("%T is no host", raw)
 	}
-	if !slices.ContainsFunc(h.Spec.Origins, fleet.Origin.IsConsul) {
+	if h.Deleting() || !slices.ContainsFunc(h.Spec.Origins, fleet.Origin.IsConsul) {
 		return false, nil, nil // nil, else memdb takes what it knew for what is still there
 	}
 	return true, []byte(h.Name), nil
@@ -65,6 +67,24 @@ func (withService) FromObject(raw any) (bool, []byte, error) {
 
 // FromArgs implements memdb.Indexer.
 func (withService) FromArgs(args ...any) ([]byte, error) { return nameOf(args) }
+
+// deleting indexes the hosts by name that are being deleted.
+type deleting struct{}
+
+// FromObject implements memdb.SingleIndexer.
+func (deleting) FromObject(raw any) (bool, []byte, error) {
+	h, ok := raw.(*fleet.Host)
+	if !ok {
+		return false, nil, fmt.Errorf("%T is no host", raw)
+	}
+	if !h.Deleting() {
+		return false, nil, nil
+	}
+	return true, []byte(h.Name), nil
+}
+
+// FromArgs implements memdb.Indexer.
+func (deleting) FromArgs(args ...any) ([]byte, error) { return nameOf(args) }
 
 func nameOf(args []any) ([]byte, error) {
 	if len(args) == 1 {
@@ -99,3 +119,6 @@ func (v *View) HostsAbove(h fleet.HostName) iter.Seq[fleet.Host] {
 
 // HostsWithServices lists the hosts of which an origin is a Consul service.
 func (v *View) HostsWithServices() []fleet.Host { return list[fleet.Host](v, Hosts, indexConsul) }
+
+// HostsDeleting lists the hosts that are being deleted.
+func (v *View) HostsDeleting() []fleet.Host { return list[fleet.Host](v, Hosts, indexDeleting) }

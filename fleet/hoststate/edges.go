@@ -54,9 +54,9 @@ var Edges = []Edge{
 	{fleet.PhaseMoved, fleet.PhasePreflight, "the certificate was withdrawn"},
 	{fleet.PhaseDetached, fleet.PhasePreflight, "the certificate was withdrawn"},
 
-	// From every phase; one command does both, and the label's row in the state is the tombstone.
+	// From every phase; the label's row in the state is the tombstone.
 	{"", fleet.PhaseDeleting, "a person deleted the host"},
-	{fleet.PhaseDeleting, fleet.PhaseTombstone, "the host, its certificate and its orders are gone; its label is never issued again"},
+	{fleet.PhaseDeleting, fleet.PhaseTombstone, "no edge has the host any more; its label is never issued again"},
 }
 
 // Legal reports whether a host may step from one phase to another.

@@ -204,7 +204,7 @@ func (r *run) decide(v *state.View, e *entry, now time.Time) func(context.Contex
 	h, ok := v.Host(e.host)
 	learned := r.learned[e.host]
 	delete(r.learned, e.host)
-	if !ok {
+	if !ok || h.Deleting() {
 		r.book.drop(e.host)
 		return nil
 	}
@@ -292,7 +292,7 @@ func (r *run) dispatch(ctx context.Context, v *state.View, zone fleet.HostName, 
 			return
 		}
 		h, exists := v.Host(j.host)
-		if !exists || h.Tenant != j.tenant {
+		if !exists || h.Deleting() || h.Tenant != j.tenant {
 			r.queues.done(j)
 			continue
 		}

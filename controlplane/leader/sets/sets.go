@@ -104,7 +104,7 @@ func (l *Loop) refresh(w *wanted) time.Time {
 		groups[t.ID] = t.Spec.Group
 	}
 	for _, h := range v.Hosts() {
-		if len(h.Spec.Regions) == 0 {
+		if len(h.Spec.Regions) == 0 || h.Deleting() {
 			continue
 		}
 		g := groups[h.Tenant]

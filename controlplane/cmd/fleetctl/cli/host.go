@@ -305,7 +305,9 @@ func (a *app) hostSet() *cobra.Command {
 func (a *app) hostDelete() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "delete NAME", Short: "Stop protecting a host", Args: exact("NAME"), ValidArgsFunction: first(a.completeHosts),
-		Long:    "Stop protecting a host. It is refused while the host's DNS leads to the edge; operators can overrule that with --force and a --reason.",
+		Long: `Stop protecting a host. It is refused while the host's DNS leads to the edge; operators can overrule that with --force
+and a --reason. The host's certificate and keys are gone at once, and its DNS label is never issued again; its name is free
+when every edge has let go of it, until when 'fleetctl host show' has it in the phase deleting.`,
 		Example: "  fleetctl host delete shop.example.com --yes\n  fleetctl host delete shop.example.com --force --reason 'the customer left, ticket 7'",
 	}
 	yes := yesFlag(cmd)

@@ -8,7 +8,6 @@ import (
 
 	"github.com/edgefleet/edgefleet/controlplane/leader/hosts"
 	"github.com/edgefleet/edgefleet/fleet"
-	"github.com/edgefleet/edgefleet/tls/certstore"
 	"github.com/edgefleet/edgefleet/tls/issuance"
 )
 
@@ -21,42 +20,30 @@ func (m *member) openHosts(ctx context.Context) error {
 		m.tel.Logger.WarnContext(ctx, "no certificates will be ordered: acme.directory is not set", "member", m.c.Member)
 		return nil
 	}
-	caRoots, err := roots("acme.ca_file", m.c.ACME.CAFile)
-	if err != nil {
-		return err
-	}
 	edgeRoots, err := roots("trusted_edge_roots_file", m.c.TrustedEdgeRootsFile)
 	if err != nil {
 		return err
 	}
 	challenges := &hosts.Challenges{State: m.state, Proposer: m.raft, Fetch: m.lib.Blob, Now: utcNow, Logger: m.tel.Logger}
-	account, err := m.c.ACME.externalAccount()
-	if err != nil {
-		return err
-	}
-	issuer, err := issuance.New(issuance.Options{
-		Directory: m.c.ACME.Directory, Email: m.c.ACME.Email, Roots: caRoots, Profile: m.c.ACME.Profile,
-		Storage:    certstore.New(&hosts.Accounts{State: m.state, Proposer: m.raft, Now: utcNow}, m.keys.Sealer),
-		Challenges: challenges, ExternalAccount: account, Telemetry: m.tel,
-	})
+	authorities, err := m.authorities(challenges)
 	if err != nil {
 		return err
 	}
 	m.hosts, err = hosts.New(hosts.Options{
-		State: m.state, Proposer: m.raft, Fetch: m.lib.Blob, Resolver: m.check, Issuer: issuer, Identity: issuer.Identity, Challenges: challenges,
+		State: m.state, Proposer: m.raft, Fetch: m.lib.Blob, Resolver: m.check, Authorities: authorities, Challenges: challenges,
 		Sealer: m.keys.Sealer, Handshake: hosts.NewHandshake(edgeRoots, m.c.EdgeHTTPSPort), Telemetry: m.tel,
 	})
 	return err
 }
 
 // externalAccount is nil for a CA that demands none.
-func (a ACME) externalAccount() (*issuance.ExternalAccount, error) {
+func (a ACME) externalAccount(field string) (*issuance.ExternalAccount, error) {
 	if a.ExternalAccountID == "" {
 		return nil, nil
 	}
 	key, err := os.ReadFile(a.ExternalAccountKeyFile)
 	if err != nil {
-		return nil, fleet.Invalid("acme.external_account_key_file", "acme.external_account_key_file: cannot read the key: %v", err)
+		return nil, fleet.Invalid(field+".external_account_key_file", "%s.external_account_key_file: cannot read the key: %v", field, err)
 	}
 	return &issuance.ExternalAccount{KeyID: a.ExternalAccountID, MACKey: strings.TrimRight(strings.TrimSpace(string(key)), "=")}, nil
 }

@@ -3,7 +3,6 @@ package controlplane
 import (
 	"net"
 	"net/netip"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -59,6 +58,10 @@ type Config struct {
 	KEKFile string `yaml:"kek_file"`
 	// ACME is the certificate authority that certificates of hosts come from; without a directory none are ordered.
 	ACME ACME `yaml:"acme"`
+	// ACMESecond is another certificate authority, with an account and limits of its own. It is asked when the first has not
+	// answered three times in a row, until that is back, and for names whose CAA records forbid the first; never where CAA
+	// forbids it.
+	ACMESecond ACME `yaml:"acme_second"`
 	// Resolvers are the DNS servers, IP:port, that hosts' records are looked up at; default: the system's.
 	Resolvers []string `yaml:"resolvers"`
 	// TrustedEdgeRootsFile holds the roots (PEM) that hosts' certificates must chain to before a host is active; empty:
@@ -115,6 +118,21 @@ type ACME struct {
 	ExternalAccountID string `yaml:"external_account_id"`
 	// ExternalAccountKeyFile holds the MAC key of external_account_id, base64url as the CA hands it out.
 	ExternalAccountKeyFile string `yaml:"external_account_key_file"`
+	// CAA are the names by which CAA records allow the authority, such as letsencrypt.org, if its directory does not say.
+	CAA []string `yaml:"caa"`
+	// Limits are what the authority allows; an order that would go beyond waits. Empty: those of Let's Encrypt for its
+	// directories, and none for others.
+	Limits ACMELimits `yaml:"limits"`
+}
+
+// ACMELimits bound what is asked of a certificate authority; 0 is the default for it, -1 no limit.
+type ACMELimits struct {
+	// Orders of the account within 3 hours; a tenth is kept for renewals.
+	Orders int `yaml:"orders"`
+	// Failures is the failed validations of one name within an hour.
+	Failures int `yaml:"failures"`
+	// Certificates of one registered domain within a week; renewals do not count.
+	Certificates int `yaml:"certificates"`
 }
 
 // Consul is an agent of Consul, best one on the same host.
@@ -297,11 +315,14 @@ func (c Config) validate() error {
 			return fleet.Invalid("resolvers", "%q is not a DNS server's IP:port", r)
 		}
 	}
-	if u, err := url.Parse(c.ACME.Directory); c.ACME.Directory != "" && (err != nil || u.Scheme != "https") {
-		return fleet.Invalid("acme.directory", "%q is not the https URL of an ACME directory", c.ACME.Directory)
+	if err := c.ACME.validate("acme"); err != nil {
+		return err
 	}
-	if (c.ACME.ExternalAccountID == "") != (c.ACME.ExternalAccountKeyFile == "") {
-		return fleet.Invalid("acme.external_account_id", "an external account needs both: set acme.external_account_id and acme.external_account_key_file to what the CA gave you, or neither")
+	if err := c.ACMESecond.validate("acme_second"); err != nil {
+		return err
+	}
+	if c.ACMESecond.Directory != "" && (c.ACME.Directory == "" || c.ACME.Directory == c.ACMESecond.Directory) {
+		return fleet.Invalid("acme_second.directory", "a second certificate authority needs a first one with another directory: set acme.directory")
 	}
 	if c.RaftTimeout < 100*time.Millisecond || c.RaftTimeout > 10*time.Second {
 		return fleet.Invalid("raft_timeout", "%s is not between 100ms and 10s", c.RaftTimeout)

@@ -125,5 +125,6 @@ func (f *flow) storeAccount(ctx context.Context, a acme.Account) error {
 	if err := f.issuer.o.Storage.Store(ctx, f.issuer.place(), b); err != nil {
 		return f.fail(fmt.Errorf("store ACME account: %w", err))
 	}
+	f.issuer.at(a.Location)
 	return nil
 }

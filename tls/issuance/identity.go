@@ -2,27 +2,39 @@ package issuance
 
 import (
 	"context"
-	"crypto/tls"
-	"fmt"
-	"net/http"
-	"time"
-
-	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
-// Identity is whom CAA records have to allow, as the CA's directory says; no domains if it says nothing.
+// Identity is whom CAA records have to allow, as the CA's directory says, else as configured, with the URI of our account
+// (RFC 8657) once there is one; no domains if nobody says. Without the CA it is what was configured, if anything was.
 func (i *Issuer) Identity(ctx context.Context) (fleet.CAIdentity, error) {
-	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{RootCAs: i.o.Roots, MinVersion: tls.VersionTLS12}}
-	defer transport.CloseIdleConnections()
-	c := acme.Client{Directory: i.o.Directory, HTTPClient: &http.Client{Transport: transport, Timeout: 10 * time.Second}}
-	d, err := c.GetDirectory(ctx)
-	if err != nil {
-		return fleet.CAIdentity{}, fmt.Errorf("read the directory of the certificate authority: %w", err)
+	id := fleet.CAIdentity{Domains: i.o.CAA}
+	f := &flow{issuer: i}
+	d, err := i.dir(ctx)
+	switch {
+	case err != nil && len(i.o.CAA) == 0:
+		return id, f.explain(ctx, err)
+	case err == nil && d.Meta != nil && len(d.Meta.CAAIdentities) > 0:
+		id.Domains = d.Meta.CAAIdentities
 	}
-	if d.Meta == nil {
-		return fleet.CAIdentity{}, nil
+	i.mu.Lock()
+	id.Account = i.location
+	i.mu.Unlock()
+	if id.Account == "" {
+		a, _, err := f.loadAccount(ctx)
+		if err != nil {
+			return id, err
+		}
+		id.Account = a.Location
+		i.at(a.Location)
 	}
-	return fleet.CAIdentity{Domains: d.Meta.CAAIdentities}, nil
+	return id, nil
+}
+
+// at remembers the URI of the account.
+func (i *Issuer) at(location string) {
+	i.mu.Lock()
+	i.location = location
+	i.mu.Unlock()
 }

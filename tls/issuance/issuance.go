@@ -66,6 +66,8 @@ type Options struct {
 	Challenges Presenter
 	// Profile is the certificate profile to order; empty means tlsserver where the CA offers it, else the CA's choice.
 	Profile string
+	// CAA are the names by which CAA records may allow the CA, if its directory does not say.
+	CAA []string
 	// ExternalAccount is needed by CAs that say so.
 	ExternalAccount *ExternalAccount
 	// Wrap, if set, goes around the connection to the CA.
@@ -82,6 +84,8 @@ type Issuer struct {
 
 	mu        sync.Mutex
 	directory *acme.Directory
+	// location is the URI of the account, empty until it is known.
+	location string
 }
 
 // New returns an Issuer. It does not contact the CA.
@@ -163,19 +167,6 @@ func (r Request) validate() (*x509.CertificateRequest, error) {
 		}
 	}
 	return csr, nil
-}
-
-// Identities are the names by which CAA records may allow the CA, as its directory has them.
-func (i *Issuer) Identities(ctx context.Context) ([]string, error) {
-	d, err := i.dir(ctx)
-	if err != nil {
-		f := &flow{issuer: i}
-		return nil, f.explain(ctx, err)
-	}
-	if d.Meta == nil {
-		return nil, nil
-	}
-	return d.Meta.CAAIdentities, nil
 }
 
 // dir is the CA's directory. The client fetches it once; nobody else may use the client while it does.

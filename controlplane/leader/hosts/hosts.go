@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -54,10 +55,9 @@ type Options struct {
 	// Fetch returns a blob of the bundles that heads name: from them the loop knows what edges acknowledged.
 	Fetch    bundle.Fetch
 	Resolver Resolver
-	Issuer   Issuer
-	// Identity is whom CAA records have to allow; nil means that CAA is left to the CA.
-	Identity func(context.Context) (fleet.CAIdentity, error)
-	// Challenges is the presenter that Issuer has.
+	// Authorities are the certificate authorities, the one to prefer first; at least one, each with its own directory.
+	Authorities []Authority
+	// Challenges is the presenter that the issuers have.
 	Challenges *Challenges
 	// Sealer is the key-encryption key.
 	Sealer keyring.Sealer
@@ -74,11 +74,18 @@ type Options struct {
 }
 
 func (o *Options) validate() error {
-	if o.State == nil || o.Proposer == nil || o.Fetch == nil || o.Resolver == nil || o.Issuer == nil || o.Challenges == nil || o.Handshake == nil || o.Telemetry == nil {
+	if o.State == nil || o.Proposer == nil || o.Fetch == nil || o.Resolver == nil || len(o.Authorities) == 0 || o.Challenges == nil || o.Handshake == nil || o.Telemetry == nil {
 		return fleet.Invalid("hosts", "the host loop misses one of its parts")
 	}
 	if o.Sealer == nil {
 		return fleet.NewError(fleet.ErrSealed, "kek_file", "the host loop needs the key-encryption key: set kek_file")
+	}
+	known := map[string]bool{}
+	for _, ca := range o.Authorities {
+		if ca.Directory == "" || ca.Issuer == nil || known[ca.Directory] {
+			return fleet.Invalid("acme", "each certificate authority needs an issuer and a directory of its own; %q has not", ca.Directory)
+		}
+		known[ca.Directory] = true
 	}
 	if o.Workers == 0 {
 		o.Workers = 4
@@ -103,6 +110,12 @@ type Loop struct {
 	o     Options
 	s     schedule
 	pokes chan fleet.HostName
+
+	// asking orders what is counted and learned of authorities; it is held over a commit.
+	asking sync.Mutex
+	mu     sync.Mutex
+	// probes are the authorities that an order asks whether they are back.
+	probes map[string]bool
 }
 
 // New makes the loop and registers its gauges.
@@ -110,7 +123,7 @@ func New(o Options) (*Loop, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	l := &Loop{o: o, s: newSchedule(o.Scale), pokes: make(chan fleet.HostName, 256)}
+	l := &Loop{o: o, s: newSchedule(o.Scale), pokes: make(chan fleet.HostName, 256), probes: map[string]bool{}}
 	o.Telemetry.Gauge("edgefleet_hosts", l.countHosts)
 	o.Telemetry.Gauge("edgefleet_certificate_least_life_seconds", l.leastLife)
 	return l, nil

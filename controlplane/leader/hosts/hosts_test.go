@@ -136,7 +136,7 @@ func TestANewLeaderGoesOnWithTheSameKey(t *testing.T) {
 	h := w.host(t, "acme", "api.example.com", "l1")
 	w.set(h.Records(zone)...)
 	s := stalled{make(chan fleet.HostName, 1)}
-	first := w.loop(func(o *hosts.Options) { o.Issuer = s })
+	first := w.loop(func(o *hosts.Options) { o.Authorities[0].Issuer = s })
 	ctx, lose := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- first.Run(ctx) }()
@@ -219,7 +219,7 @@ func bubble(t *testing.T, issuer hosts.Issuer, records ready, workers int, test 
 		now := func() time.Time { return time.Now().UTC() }
 		fetch := func(fleet.Digest) ([]byte, error) { return nil, fleet.ErrNotFound }
 		l, err := hosts.New(hosts.Options{
-			State: m.state, Proposer: m, Fetch: fetch, Resolver: records, Issuer: issuer,
+			State: m.state, Proposer: m, Fetch: fetch, Resolver: records, Authorities: of(issuer),
 			Challenges: &hosts.Challenges{State: m.state, Proposer: m, Fetch: fetch, Now: now}, Sealer: m.kek, Workers: workers,
 			Handshake: func(context.Context, fleet.HostName, string, []netip.Addr) error { return nil }, Telemetry: observability.Discard(), Now: now,
 		})
@@ -279,8 +279,8 @@ func TestFailuresBackOff(t *testing.T) {
 		},
 		{
 			"a CA that is away is asked again soon", &issuance.Problem{Detail: "connection refused"}, fleet.ReasonCAUnavailable,
-			[]time.Duration{30 * time.Second, 5 * time.Minute, 5 * time.Minute},
-			[]time.Duration{92 * time.Second, 16 * time.Minute, 16 * time.Minute},
+			[]time.Duration{30 * time.Second, 5 * time.Minute, time.Minute}, // from the third on, the CA rests for all
+			[]time.Duration{92 * time.Second, 16 * time.Minute, 5 * time.Minute},
 		},
 		{"a panic is a failure of that host", nil, fleet.ReasonCAUnavailable, []time.Duration{30 * time.Second}, []time.Duration{92 * time.Second}},
 	} {

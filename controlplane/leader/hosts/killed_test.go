@@ -309,7 +309,7 @@ func (w *raftWorld) lead(m *raftMember, k *killer) (end func()) {
 		w.t.Fatal(err)
 	}
 	l, err := hosts.New(hosts.Options{
-		State: m.state(), Proposer: k, Fetch: fetch, Resolver: ready(true), Issuer: issuer, Challenges: ch, Sealer: w.kek, Telemetry: tel, Scale: 0.01, Now: now,
+		State: m.state(), Proposer: k, Fetch: fetch, Resolver: ready(true), Authorities: of(issuer), Challenges: ch, Sealer: w.kek, Telemetry: tel, Scale: 0.01, Now: now,
 		Handshake: func(context.Context, fleet.HostName, string, []netip.Addr) error { return errors.New("no edges here") },
 	})
 	if err != nil {

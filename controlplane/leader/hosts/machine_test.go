@@ -11,6 +11,7 @@ import (
 	"github.com/edgefleet/edgefleet/controlplane/command"
 	"github.com/edgefleet/edgefleet/controlplane/fsm"
 	"github.com/edgefleet/edgefleet/controlplane/keys"
+	"github.com/edgefleet/edgefleet/controlplane/leader/hosts"
 	"github.com/edgefleet/edgefleet/controlplane/state"
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/tls/keyring"
@@ -29,6 +30,11 @@ type machine struct {
 	down bool
 	// loop has what a loop over the machine ended with.
 	loop chan error
+}
+
+// of is one authority with an issuer.
+func of(i hosts.Issuer) []hosts.Authority {
+	return []hosts.Authority{{Directory: "https://ca.example/dir", Issuer: i}}
 }
 
 const zone = fleet.HostName("edge.example")

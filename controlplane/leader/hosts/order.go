@@ -47,6 +47,9 @@ func (l *Loop) newOrder(ctx context.Context, h fleet.Host, cert *fleet.Certifica
 
 // attempt looks at DNS once more, for a failed validation costs more than a look, and asks the CA.
 func (l *Loop) attempt(ctx context.Context, h fleet.Host, zone fleet.HostName, edge []netip.Addr, o fleet.OrderRecord) result {
+	if held := l.mayAsk(o, l.o.Now()); held != nil {
+		return result{err: l.hold(ctx, o, held)}
+	}
 	res := l.checkDNS(ctx, h, zone, edge)
 	if res.err != nil || res.fold == nil {
 		return res
@@ -58,37 +61,57 @@ func (l *Loop) attempt(ctx context.Context, h fleet.Host, zone fleet.HostName, e
 		res.err = l.propose(ctx, command.OrderPut{Order: o})
 		return res
 	}
-	o.Challenge = seen.Challenge
-	if v := l.preflight(ctx, h, zone, edge, o.Challenge); !v.OK {
-		res.err = l.hold(ctx, o, v)
+	way, held := l.route(ctx, h, zone, edge, o, vias(seen.Challenge))
+	if held != nil {
+		res.err = l.hold(ctx, o, held)
 		return res
 	}
-	chain, err := l.ask(ctx, o)
-	if errors.Is(err, fleet.ErrTimeout) && o.Challenge != fleet.ChallengeDNS01 {
+	defer l.done(way)
+	chain, err := l.ask(ctx, o, way)
+	if errors.Is(err, fleet.ErrTimeout) && way.via != fleet.ChallengeDNS01 {
 		// Edges are late, and too many to do without them: DNS-01 needs none, if the certificate record is there by now.
 		again := l.checkDNS(ctx, h, zone, edge)
 		if again.fold != nil && again.fold(h.Observed).Challenge == fleet.ChallengeDNS01 {
-			res, o.Challenge = again, fleet.ChallengeDNS01
-			if v := l.preflight(ctx, h, zone, edge, o.Challenge); !v.OK {
-				res.err = l.hold(ctx, o, v)
-				return res
+			if _, refused := l.allowed(ctx, h, zone, edge, way.ca, []fleet.ChallengeType{fleet.ChallengeDNS01}); refused == nil {
+				res, way.via = again, fleet.ChallengeDNS01
+				chain, err = l.ask(ctx, l.progress(o), way)
 			}
-			chain, err = l.ask(ctx, l.progress(o))
 		}
 	}
-	if err == nil {
-		err = l.commit(ctx, o, chain)
-	}
-	if err != nil {
-		res.err = l.failed(ctx, o, err)
-	}
+	res.err = l.concluded(ctx, o, way, chain, err)
 	return res
 }
 
-// ask gets the certificate of an order from the CA.
-func (l *Loop) ask(ctx context.Context, o fleet.OrderRecord) (chain []byte, err error) {
+// vias are the challenges that the records allow, the best first.
+func vias(best fleet.ChallengeType) []fleet.ChallengeType {
+	return []fleet.ChallengeType{best}
+}
+
+// concluded stores how an attempt ended.
+func (l *Loop) concluded(ctx context.Context, o fleet.OrderRecord, way route, chain []byte, err error) error {
+	var held *wait
+	if errors.As(err, &held) {
+		return l.hold(ctx, o, held)
+	}
+	if ctx.Err() == nil {
+		if err := l.heard(ctx, way.ca, o, err); err != nil {
+			return err
+		}
+	}
+	o.Challenge = way.via
+	if err == nil {
+		err = l.commit(ctx, o, way.ca, chain)
+	}
+	if err != nil {
+		return l.failed(ctx, o, way.ca, err)
+	}
+	return nil
+}
+
+// ask gets the certificate of an order from a CA.
+func (l *Loop) ask(ctx context.Context, o fleet.OrderRecord, way route) (chain []byte, err error) {
 	err = fence(func() (err error) {
-		chain, err = l.o.Issuer.Issue(ctx, l.request(o))
+		chain, err = way.ca.Issuer.Issue(ctx, l.request(o, way))
 		return err
 	})
 	if left := l.o.Challenges.withdraw(ctx, o.Host); err == nil {
@@ -97,51 +120,38 @@ func (l *Loop) ask(ctx context.Context, o fleet.OrderRecord) (chain []byte, err 
 	return chain, err
 }
 
-// hold stores what the CA would refuse an order for.
-func (l *Loop) hold(ctx context.Context, o fleet.OrderRecord, v fleet.DNSVerdict) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	now := l.o.Now()
-	o = l.progress(o)
-	o.Problem, o.NextAttempt = hoststate.Problem(v.Reason, v.Message, v.Action), now.Add(l.s.Preflight(now.Sub(o.CreatedAt)))
-	return l.propose(ctx, command.OrderPut{Order: o})
-}
-
 // progress is o with how far it is at the CA, which was stored since o was read.
 func (l *Loop) progress(o fleet.OrderRecord) fleet.OrderRecord {
 	if now, ok := l.o.State.Read().Order(o.ID); ok {
-		o.Asked, o.URL = now.Asked, now.URL
+		o.Asked, o.URL, o.Authority = now.Asked, now.URL, now.Authority
 	}
 	return o
 }
 
-// request is what is asked of the CA, from where the order stands.
-func (l *Loop) request(o fleet.OrderRecord) issuance.Request {
+// request is what is asked of the CA, from where the order stands there. What another CA has of it is left to end.
+func (l *Loop) request(o fleet.OrderRecord, way route) issuance.Request {
 	r := issuance.Request{
-		Host: o.Host, Tenant: o.Tenant, CSR: o.CSR, Via: []fleet.ChallengeType{o.Challenge}, URL: o.URL, Asked: o.Asked,
-		Save: func(ctx context.Context, asked bool, url string) error {
-			if _, err := l.o.Proposer.Propose(ctx, leader.Header(name, l.o.Now()), command.OrderProgress{ID: o.ID, Asked: asked, URL: url}); err != nil {
-				return fmt.Errorf("commit order progress: %w", err)
-			}
-			return nil
-		},
+		Host: o.Host, Tenant: o.Tenant, CSR: o.CSR, Via: []fleet.ChallengeType{way.via}, URL: o.URL, Asked: o.Asked,
+		Save: l.save(way.ca, o),
 	}
-	if c, ok := l.o.State.Read().Certificate(o.Host); ok {
+	if l.authority(o.Authority) != way.ca {
+		r.URL, r.Asked = "", false
+	}
+	if c, ok := l.o.State.Read().Certificate(o.Host); ok && l.authority(c.Authority) == way.ca {
 		r.Replaces = c.Chain
 	}
 	return r
 }
 
 // commit stores the certificate and ends the order in one step.
-func (l *Loop) commit(ctx context.Context, o fleet.OrderRecord, chain []byte) error {
+func (l *Loop) commit(ctx context.Context, o fleet.OrderRecord, ca *Authority, chain []byte) error {
 	leaf, err := issuance.Describe(chain)
 	if err != nil {
 		return err
 	}
 	c := fleet.CertificateRecord{Key: o.Key, Certificate: fleet.Certificate{
 		Host: o.Host, Tenant: o.Tenant, Generation: o.Generation, Chain: string(chain), SPKI: leaf.SPKI,
-		Serial: leaf.Serial, Issuer: leaf.Issuer, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
+		Serial: leaf.Serial, Issuer: leaf.Issuer, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Authority: ca.Directory,
 	}}
 	// A commit that is refused counts as a failed attempt: without the pause, the order would be due again at once.
 	if _, err := l.o.Proposer.Propose(ctx, leader.Header(name, l.o.Now()), command.CertificateCommit{Order: o.ID, Certificate: c}); err != nil {
@@ -154,7 +164,7 @@ func (l *Loop) commit(ctx context.Context, o fleet.OrderRecord, chain []byte) er
 }
 
 // failed stores what went wrong and when the next attempt is.
-func (l *Loop) failed(ctx context.Context, o fleet.OrderRecord, err error) error {
+func (l *Loop) failed(ctx context.Context, o fleet.OrderRecord, ca *Authority, err error) error {
 	if ctx.Err() != nil || errors.Is(err, fleet.ErrUnavailable) {
 		return err // this member does not lead any more: the next leader attempts it again
 	}
@@ -164,10 +174,20 @@ func (l *Loop) failed(ctx context.Context, o fleet.OrderRecord, err error) error
 		o.Asked, o.URL = false, ""
 	}
 	o.Attempts++
-	reason, wait := l.judge(o.Attempts, err)
-	o.Problem, o.NextAttempt = hoststate.Problem(reason, text(err), ""), l.o.Now().Add(wait)
+	reason, pause := l.judge(o.Attempts, err)
+	now := l.o.Now()
+	o.Problem, o.NextAttempt = hoststate.Problem(reason, text(err), ""), now.Add(pause)
+	switch reason {
+	case fleet.ReasonCARejected, fleet.ReasonCARejectedName, fleet.ReasonCAAForbidden:
+		o.Failed = append(o.RecentFailures(now), now)
+		o.Failed = o.Failed[max(0, len(o.Failed)-fleet.MaxOrderFailures):]
+	case fleet.ReasonCAUnavailable:
+		if held := l.mayAsk(o, now); held != nil {
+			o.NextAttempt = held.until // it rests for longer
+		}
+	}
 	l.o.Telemetry.Logger.WarnContext(ctx, "certificate order failed", "host", string(o.Host), "tenant", string(o.Tenant),
-		"reason", reason, "attempts", o.Attempts, "next_attempt", o.NextAttempt, "err", err)
+		"authority", ca.Directory, "reason", reason, "attempts", o.Attempts, "next_attempt", o.NextAttempt, "err", err)
 	return l.propose(ctx, command.OrderPut{Order: o})
 }
 

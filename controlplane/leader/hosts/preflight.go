@@ -9,11 +9,11 @@ import (
 
 // preflight looks for what would make the CA refuse, for its failures are counted and a look is not. A CA of which
 // the directory cannot be read is asked for the certificate all the same: what it says then is what people need to know.
-func (l *Loop) preflight(ctx context.Context, h fleet.Host, zone fleet.HostName, edge []netip.Addr, via fleet.ChallengeType) fleet.DNSVerdict {
+func (l *Loop) preflight(ctx context.Context, h fleet.Host, zone fleet.HostName, edge []netip.Addr, via fleet.ChallengeType, of *Authority) fleet.DNSVerdict {
 	var ca fleet.CAIdentity
-	if l.o.Identity != nil {
+	if of.Identity != nil {
 		var err error
-		if ca, err = l.o.Identity(ctx); err != nil {
+		if ca, err = of.Identity(ctx); err != nil {
 			l.o.Telemetry.Logger.DebugContext(ctx, "certificate authority not known to CAA", "host", string(h.Name), "err", err)
 		}
 	}

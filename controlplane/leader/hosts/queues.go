@@ -11,8 +11,9 @@ import (
 type class int
 
 const (
-	// orders are attempts at the CA; they have workers of their own.
-	orders class = iota
+	// renewals are attempts at the CA for hosts that have a certificate, orders those for others; they share workers of their own.
+	renewals class = iota
+	orders
 	// fresh are the records that people change now, and handshakes.
 	fresh
 	// routine are the records that are right.
@@ -40,16 +41,17 @@ func classOf(o fleet.HostObserved, now time.Time, s hoststate.Schedule) class {
 // queues are the jobs that wait, by class, and those that run. No class can keep the others from all workers.
 type queues struct {
 	lines [classes]*line
-	// limits bound the jobs of each class that run at one time, lookups those of all classes but orders.
+	// limits bound the jobs of each class that run at one time, workers those at the CA together and lookups all others.
 	limits  [classes]int
+	workers int
 	lookups int
 	busy    map[job]class
 	counts  [classes]int
 }
 
 func newQueues(workers, lookups int) *queues {
-	q := &queues{lookups: lookups, busy: map[job]class{}}
-	q.limits = [classes]int{orders: workers, fresh: share(lookups, 7, 8), routine: share(lookups, 3, 4), stale: share(lookups, 1, 2)}
+	q := &queues{workers: workers, lookups: lookups, busy: map[job]class{}}
+	q.limits = [classes]int{renewals: share(workers, 3, 4), orders: workers, fresh: share(lookups, 7, 8), routine: share(lookups, 3, 4), stale: share(lookups, 1, 2)}
 	for c := range q.lines {
 		q.lines[c] = newLine()
 	}
@@ -89,8 +91,15 @@ func (q *queues) next() (job, bool) {
 }
 
 func (q *queues) free(c class) bool {
-	if c != orders && q.counts[fresh]+q.counts[routine]+q.counts[stale] >= q.lookups {
-		return false
+	switch c {
+	case renewals, orders:
+		if q.counts[renewals]+q.counts[orders] >= q.workers {
+			return false
+		}
+	default:
+		if q.counts[fresh]+q.counts[routine]+q.counts[stale] >= q.lookups {
+			return false
+		}
 	}
 	return q.counts[c] < q.limits[c]
 }

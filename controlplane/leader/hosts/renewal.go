@@ -2,12 +2,14 @@ package hosts
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"sync"
 	"time"
 
 	"github.com/edgefleet/edgefleet/controlplane/command"
 	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/tls/issuance"
 )
 
 const (
@@ -28,7 +30,7 @@ func (l *Loop) plan(ctx context.Context, c fleet.Certificate) (again time.Time) 
 		return again
 	}
 	var renewal fleet.Renewal
-	w, ok, err := l.o.Issuer.Renewal(ctx, []byte(c.Chain))
+	w, ok, err := l.window(ctx, c)
 	switch {
 	case ctx.Err() != nil:
 		return again
@@ -51,6 +53,21 @@ func (l *Loop) plan(ctx context.Context, c fleet.Certificate) (again time.Time) 
 		return l.o.Now().Add(lookRenewals)
 	}
 	return again
+}
+
+// errResting is why an authority that is away is not asked.
+var errResting = errors.New("the certificate authority is away, or wants to be left alone")
+
+// window asks the authority that issued c when it is to be renewed. One that is away is left alone.
+func (l *Loop) window(ctx context.Context, c fleet.Certificate) (w issuance.Window, ok bool, err error) {
+	ca := l.authority(c.Authority)
+	if a := l.o.State.Read().Authority(ca.Directory); a.Away() || l.o.Now().Before(a.Limited) {
+		return w, false, errResting
+	}
+	if c.Authority != "" && c.Authority != ca.Directory {
+		return w, false, nil // an authority that is not configured any more
+	}
+	return ca.Issuer.Renewal(ctx, []byte(c.Chain))
 }
 
 func sameRenewal(a, b fleet.Renewal) bool {

@@ -223,7 +223,7 @@ func (r *run) decide(v *state.View, e *entry, now time.Time) func(context.Contex
 	if f.Edges != nil && !f.Edges.Complete() {
 		r.book.waiting[h.Name] = true
 	}
-	r.queue(h, p, e, now)
+	r.queue(h, p, e, now, f.Cert != nil)
 	if hoststate.Equal(stored, next) && !p.Order {
 		return nil
 	}
@@ -244,7 +244,7 @@ func (r *run) record(ctx context.Context, h fleet.Host, stored fleet.HostObserve
 }
 
 // queue puts what is due for h into line.
-func (r *run) queue(h fleet.Host, p hoststate.Plan, e *entry, now time.Time) {
+func (r *run) queue(h fleet.Host, p hoststate.Plan, e *entry, now time.Time, serves bool) {
 	if p.DNS || e.poked {
 		c := classOf(h.Observed, now, r.s.Schedule)
 		if e.poked {
@@ -257,7 +257,11 @@ func (r *run) queue(h fleet.Host, p hoststate.Plan, e *entry, now time.Time) {
 		r.queues.add(job{jobHandshake, h.Name, h.Tenant}, fresh)
 	}
 	if p.Issue {
-		r.queues.add(job{jobIssue, h.Name, h.Tenant}, orders)
+		c := orders
+		if serves {
+			c = renewals
+		}
+		r.queues.add(job{jobIssue, h.Name, h.Tenant}, c)
 	}
 }
 

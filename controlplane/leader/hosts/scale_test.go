@@ -145,7 +145,7 @@ func scaled(tb testing.TB, m *machine, r hosts.Resolver) *hosts.Loop {
 	now := func() time.Time { return time.Now().UTC() }
 	fetch := func(fleet.Digest) ([]byte, error) { return nil, fleet.ErrNotFound }
 	l, err := hosts.New(hosts.Options{
-		State: m.state, Proposer: m, Fetch: fetch, Resolver: r, Issuer: &refusing{err: &issuance.Problem{Detail: "away"}},
+		State: m.state, Proposer: m, Fetch: fetch, Resolver: r, Authorities: of(&refusing{err: &issuance.Problem{Detail: "away"}}),
 		Challenges: &hosts.Challenges{State: m.state, Proposer: m, Fetch: fetch, Now: now}, Sealer: m.kek, Lookups: lookups,
 		Handshake: func(context.Context, fleet.HostName, string, []netip.Addr) error { return nil }, Telemetry: observability.Discard(), Now: now,
 	})

@@ -240,7 +240,7 @@ func (w *world) loop(wrap func(*hosts.Options)) *hosts.Loop {
 		w.t.Fatal(err)
 	}
 	o := hosts.Options{
-		State: w.state, Proposer: w.machine, Fetch: w.lib.Blob, Resolver: &check.Resolver{Servers: []string{w.resolver}}, Issuer: issuer, Challenges: ch,
+		State: w.state, Proposer: w.machine, Fetch: w.lib.Blob, Resolver: &check.Resolver{Servers: []string{w.resolver}}, Authorities: []hosts.Authority{{Directory: w.ca.Directory, Issuer: issuer, Identity: issuer.Identity}}, Challenges: ch,
 		Sealer: w.kek, Handshake: hosts.NewHandshake(w.ca.IssuerRoots(w.t), w.secure), Telemetry: tel, Scale: 0.01, Now: w.now,
 	}
 	if wrap != nil {

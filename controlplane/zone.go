@@ -144,21 +144,48 @@ const dcvStale = 5 * time.Second
 func (z *zone) DCV(label string) (values []string, ok, current bool) {
 	v := z.state.Read()
 	current = z.heard() < dcvStale
-	h, ok := hostOf(v, label)
+	for _, h := range certifiedBy(v, label) {
+		ok = true
+		for _, c := range v.ChallengesOf(h.Name, fleet.ChallengeDNS01) {
+			values = append(values, c.Response)
+		}
+	}
+	return values, ok, current
+}
+
+// certifiedBy are the live hosts of which the certificate record leads to a label: the one that it was issued to, which
+// may be gone, and the wildcard over it, or what it is the wildcard over.
+func certifiedBy(v *state.View, label string) []fleet.Host {
+	l, ok := v.Label(label)
 	if !ok {
-		return nil, false, current
+		return nil
 	}
-	for _, c := range v.ChallengesOf(h.Name, fleet.ChallengeDNS01) {
-		values = append(values, c.Response)
+	var out []fleet.Host
+	for _, name := range []fleet.HostName{l.Host, l.Host.Sibling()} {
+		if h, ok := v.Host(name); ok && !h.Deleting() && h.Desired.DCV() == label {
+			out = append(out, h)
+		}
 	}
-	return values, true, current
+	return out
+}
+
+// answers reports whether a label leads to a live host.
+func (z *zone) answers(label string) bool {
+	_, ok := hostOf(z.state.Read(), label)
+	return ok
 }
 
 // Labels implements dns.Source.
 func (z *zone) Labels() iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, h := range z.state.Read().Hosts() {
-			if h.Desired.Label != "" && !h.Deleting() && !yield(h.Desired.Label) {
+			if h.Desired.Label == "" || h.Deleting() {
+				continue
+			}
+			if !yield(h.Desired.Label) {
+				return
+			}
+			if other := h.Desired.DCV(); other != h.Desired.Label && !z.answers(other) && !yield(other) {
 				return
 			}
 		}

@@ -55,6 +55,9 @@ type HostSpec struct {
 type HostDesired struct {
 	// Label is the unguessable DNS label below the edge zone; it is never issued twice.
 	Label string `json:"label"`
+	// DCVLabel is the label of the certificate record where that is another host's: a name and the wildcard over it have one
+	// _acme-challenge name, which can be a CNAME to one name only. Empty means Label.
+	DCVLabel string `json:"dcv_label,omitempty"`
 	// DeletingSince is when the host was deleted; its name is free when no edge has the host any more.
 	DeletingSince time.Time `json:"deleting_since,omitzero"`
 }
@@ -156,7 +159,15 @@ func (h Host) Records(zone HostName) []Record {
 }
 
 // DCVName is where h's _acme-challenge CNAME points (domain control validation).
-func (h Host) DCVName(zone HostName) string { return h.Desired.Label + ".dcv." + string(zone) }
+func (h Host) DCVName(zone HostName) string { return h.Desired.DCV() + ".dcv." + string(zone) }
+
+// DCV is the label of the certificate record.
+func (d HostDesired) DCV() string {
+	if d.DCVLabel != "" {
+		return d.DCVLabel
+	}
+	return d.Label
+}
 
 // TrafficName is where h's own CNAME points.
 func (h Host) TrafficName(zone HostName) string { return h.Desired.Label + "." + string(zone) }

@@ -48,6 +48,14 @@ func (h HostName) Wildcard() (base HostName, ok bool) {
 	return HostName(rest), ok
 }
 
+// Sibling is the other host name with h's ChallengeName: the wildcard over h, or what h is the wildcard over.
+func (h HostName) Sibling() HostName {
+	if base, ok := h.Wildcard(); ok {
+		return base
+	}
+	return "*." + h
+}
+
 // Probe is a name that h stands for: itself, or one below a wildcard's base that is asked for to see whether it works.
 func (h HostName) Probe() HostName {
 	if base, ok := h.Wildcard(); ok {

@@ -62,8 +62,8 @@ type (
 		Tenant fleet.TenantID `json:"tenant"`
 		Spec   fleet.HostSpec `json:"spec"`
 		Label  string         `json:"label,omitempty"`
-		// Exclusive refuses a new name also below one, or a wildcard, of another tenant: entries of the first format look
-		// at the names below only.
+		// Exclusive refuses a new name also below one, or a wildcard, of another tenant, and has a name and the wildcard over
+		// it share their certificate record: entries of the first format look at the names below only.
 		Exclusive bool `json:"exclusive,omitempty"`
 	}
 	// HostDelete removes a host, its certificate, orders and challenges; its label stays taken.

@@ -31,7 +31,7 @@ var since = map[Type]int{
 	TypeLockTake: 2, TypeLockRelease: 2,
 	TypeRegionPut: 2, TypeDNSSetsPut: 2,
 	TypeAuthorityObserve: 2,
-	TypeHostRetire: 2,
+	TypeHostRetire:       2,
 }
 
 // Since is the first format of the log that has the command.

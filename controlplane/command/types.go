@@ -101,7 +101,7 @@ var names = map[Type]string{
 	TypeLockTake: "lock_take", TypeLockRelease: "lock_release",
 	TypeRegionPut: "region_put", TypeDNSSetsPut: "dns_sets_put",
 	TypeAuthorityObserve: "authority_observe",
-	TypeHostRetire: "host_retire",
+	TypeHostRetire:       "host_retire",
 }
 
 // String is the command's stable name, as it stands in the audit log.

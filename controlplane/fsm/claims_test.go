@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -26,6 +27,15 @@ func TestClaims(t *testing.T) {
 	claimed := func(name string, given []command.Body, h fleet.HostName, of fleet.TenantID) testCase {
 		return testCase{name: name, given: given, when: exclusive(h, of, "lz"), object: "host/" + string(h), of: of}
 	}
+	shared := func(name string, given []command.Body, h fleet.HostName, label string) testCase {
+		tc := claimed(name, given, h, "beta")
+		tc.then = func(t *testing.T, v *state.View) {
+			if got, _ := v.Host(h); got.Desired.Label != "lz" || got.Desired.DCV() != label {
+				t.Errorf("%+v", got.Desired)
+			}
+		}
+		return tc
+	}
 	run(t, []testCase{
 		refused("another tenant's name is refused", parent, "shop.example.org"),
 		refused("a name below another tenant's is refused", parent, "www.shop.example.org"),
@@ -40,9 +50,13 @@ func TestClaims(t *testing.T) {
 		claimed("a name beside another tenant's is claimed", parent, "www.example.org", "acme"),
 		claimed("a name that only ends like another tenant's is claimed", parent, "myshop.example.org", "acme"),
 		claimed("a name below one's own is claimed", parent, "www.shop.example.org", "beta"),
-		claimed("a wildcard below one's own name is claimed", parent, "*.shop.example.org", "beta"),
 		claimed("a name below one's own wildcard is claimed", wild, "www.wild.example.org", "beta"),
-		claimed("the base of one's own wildcard is claimed", wild, "wild.example.org", "beta"),
+		shared("the base of one's own wildcard is claimed, with the wildcard's certificate record", wild, "wild.example.org", "ly"),
+		shared("a wildcard over one's own name shares its certificate record", parent, "*.shop.example.org", "ly"),
+		shared("a name that comes back has the certificate record of the wildcard that stayed", []command.Body{
+			exclusive("shop.example.org", "beta", "ly"), exclusive("*.shop.example.org", "beta", "lx"), command.HostDelete{Name: "shop.example.org", Tenant: "beta"},
+		}, "shop.example.org", "ly"),
+		shared("a name has a record of its own when its wildcard is being deleted", append(slices.Clone(wild), command.HostRetire{Name: "*.wild.example.org", Tenant: "beta"}), "wild.example.org", "lz"),
 		{name: "an entry of the first format still looks at the names below only", given: parent, when: host("www.shop.example.org", "acme", "lz"), object: "host/www.shop.example.org", of: "acme"},
 		{name: "a change of a host is no claim", given: append(parent, host("www.shop.example.org", "acme", "lx")), when: with(change("www.shop.example.org", "acme", "https://203.0.113.1"), func(b *command.HostPut) { b.Exclusive = true }), object: "host/www.shop.example.org", of: "acme"},
 		{name: "one with a Consul service is refused alike", given: parent, when: command.HostPutConsul{HostPut: with(exclusive("www.shop.example.org", "acme", "lz"), func(b *command.HostPut) { b.Spec = spec("consul://web") })}, refused: fleet.ErrConflict, says: "CLAIMED_ELSEWHERE"},

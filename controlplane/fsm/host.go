@@ -79,6 +79,9 @@ func (p *processor) claim(h *fleet.Host, b *command.HostPut) error {
 	}
 	p.tx.PutLabel(fleet.Label{Label: label, Host: h.Name})
 	h.Desired.Label = label
+	if sibling, ok := p.tx.Host(h.Name.Sibling()); ok && b.Exclusive && !sibling.Deleting() {
+		h.Desired.DCVLabel = sibling.Desired.DCV() // the same tenant's, or it was refused above
+	}
 	waiting := fleet.Condition{State: fleet.ConditionUnknown, Since: p.header.Time, NextCheck: p.header.Time}
 	h.Observed = fleet.HostObserved{Phase: fleet.PhaseClaimed, Status: fleet.StatusPending, Ownership: waiting, Certificate: waiting, Routing: waiting}
 	return nil

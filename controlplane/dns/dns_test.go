@@ -42,6 +42,8 @@ func (f fixed) Apex() dns.Apex {
 	}}
 }
 
+func (f fixed) Zone() fleet.HostName { return zone }
+
 func (f fixed) Label(label string) ([]dns.Edge, bool) {
 	if label == "panics" {
 		panic("boom")

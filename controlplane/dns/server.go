@@ -72,10 +72,12 @@ func (o *Options) validate() error {
 // Server is a bound authoritative name server.
 type Server struct {
 	o       Options
-	udp     net.PacketConn
+	udp     []*net.UDPConn
 	tcp     net.Listener
 	limits  *limiter
 	queries metric.Int64Counter
+	// outcomes are the attributes of queries.
+	outcomes map[string]metric.AddOption
 	// transfers holds a place for each transfer under way.
 	transfers     chan struct{}
 	transfersDone metric.Int64Counter
@@ -88,8 +90,11 @@ func Listen(o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		o: o, limits: newLimiter(o.RateLimit, o.MaxRate, o.Unlimited), queries: o.Telemetry.Counter("edgefleet_dns_queries_total"),
+		o: o, limits: newLimiter(o.RateLimit, o.MaxRate, o.Unlimited), queries: o.Telemetry.Counter("edgefleet_dns_queries_total"), outcomes: map[string]metric.AddOption{},
 		transfers: make(chan struct{}, maxTransfers), transfersDone: o.Telemetry.Counter("edgefleet_dns_transfers_total"),
+	}
+	for _, o := range []string{"panic", "dropped", "slipped", "nodata", "answered", "nxdomain", "refused", "malformed"} {
+		s.outcomes[o] = metric.WithAttributeSet(attribute.NewSet(attribute.String("outcome", o)))
 	}
 	s.notifier = newNotifier(s)
 	// A port that the kernel picked for TCP may be taken for UDP: try others.
@@ -110,7 +115,7 @@ func (s *Server) bind() error {
 	if err != nil {
 		return err
 	}
-	udp, err := net.ListenPacket("udp", tcp.Addr().String())
+	udp, err := listenUDP(tcp.Addr().(*net.TCPAddr).AddrPort()) //nolint:forcetypeassert // what "tcp" gives
 	if err != nil {
 		return errors.Join(err, tcp.Close())
 	}
@@ -142,8 +147,10 @@ func (s *Server) Addr() netip.AddrPort { return s.tcp.Addr().(*net.TCPAddr).Addr
 func (s *Server) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	servers := []*dns.Server{
-		{PacketConn: s.udp, UDPSize: dns.DefaultMsgSize},
 		{Listener: s.tcp, ReadTimeout: tcpTimeout, IdleTimeout: func() time.Duration { return tcpTimeout }, MaxTCPQueries: tcpQueries},
+	}
+	for _, c := range s.udp {
+		servers = append(servers, &dns.Server{PacketConn: &socket{UDPConn: c, server: s}, UDPSize: dns.DefaultMsgSize})
 	}
 	if len(s.o.Secondaries) > 0 {
 		g.Go(func() error { return s.notifier.run(ctx) })
@@ -187,7 +194,13 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // Close releases the sockets of a server that was never run; Run does it itself.
-func (s *Server) Close() error { return errors.Join(s.udp.Close(), s.tcp.Close()) }
+func (s *Server) Close() error {
+	errs := []error{s.tcp.Close()}
+	for _, c := range s.udp {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}
 
 // serve answers one query. A panic costs that answer only.
 func (s *Server) serve(w dns.ResponseWriter, req *dns.Msg) {
@@ -248,7 +261,7 @@ func (s *Server) reply(ctx context.Context, w dns.ResponseWriter, m *dns.Msg) {
 }
 
 func (s *Server) count(ctx context.Context, outcome string) {
-	s.queries.Add(ctx, 1, metric.WithAttributes(attribute.String("outcome", outcome)))
+	s.queries.Add(ctx, 1, s.outcomes[outcome])
 }
 
 func outcome(m *dns.Msg) string {
@@ -279,8 +292,8 @@ func maxSize(req *dns.Msg, udp bool) int {
 
 func source(a net.Addr) (client netip.Addr, udp bool) {
 	switch a := a.(type) {
-	case *net.UDPAddr:
-		return a.AddrPort().Addr(), true
+	case *peer:
+		return a.addr.Addr(), true
 	case *net.TCPAddr:
 		return a.AddrPort().Addr(), false
 	}

@@ -45,6 +45,8 @@ type Apex struct {
 // What they return is shared and must not be changed.
 type Source interface {
 	Apex() Apex
+	// Zone is the zone of Apex.
+	Zone() fleet.HostName
 	// Label returns the edges that serve the host that a label was issued to: Serving of its set. ok means that the label
 	// exists, also without edges.
 	Label(label string) (edges []Edge, ok bool)

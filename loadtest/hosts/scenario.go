@@ -41,6 +41,8 @@ type part struct {
 // parts are in the order in which they run.
 var parts = []part{
 	{"sni", (*run).sni},
+	{"handshakes", (*run).handshakes},
+	{"dns", (*run).dns},
 	{"issue", (*run).issue},
 }
 

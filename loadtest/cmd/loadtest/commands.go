@@ -43,7 +43,7 @@ func command() *cobra.Command {
 		Long: "Load scenarios with counted results, on this machine, with the real programs.\n\n" +
 			"Exit codes: 0 all checks hold, 1 some do not or the scenario could not go on, 2 the command line makes no sense.",
 	}
-	root.AddCommand(list(), run(), member())
+	root.AddCommand(list(), run(), member(), tlsServer())
 	return root
 }
 
@@ -210,5 +210,22 @@ func member() *cobra.Command {
 	f.StringVar(&o.CA, "ca", "", "certificate authority")
 	f.StringVar(&o.Cert, "cert", "", "certificate")
 	f.StringVar(&o.Key, "key", "", "its key")
+	return cmd
+}
+
+// tlsServer is a process that only makes handshakes; run starts it.
+func tlsServer() *cobra.Command {
+	var listen, cert, key string
+	cmd := &cobra.Command{
+		Use: "tlsserver", Short: "A server of crypto/tls that only makes handshakes", Args: program.NoArguments, Hidden: true,
+		Example: "  loadtest tlsserver --listen 127.0.0.1:8443 --cert tls.crt --key tls.key",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return hosts.ServeTLS(cmd.Context(), listen, cert, key)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&listen, "listen", "", "address")
+	f.StringVar(&cert, "cert", "", "certificate")
+	f.StringVar(&key, "key", "", "its key")
 	return cmd
 }

@@ -261,28 +261,50 @@ func TestRevokedAndUnknownNodesGetNothing(t *testing.T) {
 	}
 }
 
-func TestTheTreeBeforeIsStillServed(t *testing.T) {
-	f := newFleet(t)
-	f.refresh()
-	m := f.members[0]
-	roots := []fleet.Digest{m.Root("default", "config")}
-	for _, label := range []string{"l8", "l9"} {
-		f.apply(host(fleet.HostName(label+".example.com"), "acme", label))
+// A node that takes long to load a tree gets to its end while newer ones come.
+func TestTreesThatWereReplacedAreServedForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
 		f.refresh()
-		roots = append(roots, m.Root("default", "config"))
-	}
-	for i, served := range []bool{false, true, true} {
-		if _, err := m.Blob(roots[i]); (err == nil) != served || (err != nil && !errors.Is(err, fleet.ErrNotFound)) {
-			t.Errorf("tree %d: %v", i, err)
+		m := f.members[0]
+		roots := []fleet.Digest{m.Root("default", "config")}
+		add := func(label string) {
+			f.apply(host(fleet.HostName(label+".example.com"), "acme", label))
+			f.refresh()
+			roots = append(roots, m.Root("default", "config"))
 		}
-	}
-	f.refresh() // without a change nothing is forgotten
-	if _, err := m.Blob(roots[1]); err != nil {
-		t.Error(err)
-	}
-	if _, err := bundle.Index(roots[1], m.Blob); err != nil {
-		t.Error("the tree before is not whole:", err)
-	}
+		served := func(when string, want ...bool) {
+			t.Helper()
+			for i, w := range want {
+				if _, err := m.Blob(roots[i]); (err == nil) != w || (err != nil && !errors.Is(err, fleet.ErrNotFound)) {
+					t.Errorf("%s: tree %d: %v", when, i, err)
+				}
+			}
+		}
+		add("l8")
+		add("l9")
+		served("at once", true, true, true)
+		if _, err := bundle.Index(roots[0], m.Blob); err != nil {
+			t.Error("an older tree is not whole:", err)
+		}
+		time.Sleep(time.Minute)
+		f.refresh() // without a change nothing is forgotten
+		served("a minute later", true, true, true)
+		add("l10")
+		served("after the next change", false, false, true, true)
+		for i := range 40 {
+			add(fmt.Sprintf("m%d", i))
+		}
+		kept := 0
+		for _, r := range roots {
+			if _, err := m.Blob(r); err == nil {
+				kept++
+			}
+		}
+		if kept != 32 {
+			t.Errorf("after many changes at once, %d trees are kept", kept)
+		}
+	})
 }
 
 func TestOneTenantsDamagedKeyStopsCertificatesOnlyAndIsTold(t *testing.T) {

@@ -26,9 +26,9 @@ type Library struct {
 	cache    *cache
 
 	mu sync.Mutex
-	// trees keeps the current and the previous tree of each group and kind; index is that of the view that the current
-	// ones were derived from.
-	trees map[slot][2]bundle.Tree
+	// trees keeps the trees of each group and kind, the current one first; index is that of the view that the current ones
+	// were derived from.
+	trees map[slot][]held
 	index uint64
 	err   error
 	// due is when the next derivation may begin.
@@ -40,9 +40,23 @@ type slot struct {
 	kind  fleet.HeadKind
 }
 
+// held is a tree that blobs are served of. All but the current one end.
+type held struct {
+	bundle.Tree
+	end time.Time
+}
+
+const (
+	// keepTree is for how long a tree that was replaced is still served: a node that began to load it gets to its end, also
+	// while the next ones come faster than nodes load. The one before the current is always kept.
+	keepTree = 15 * time.Second
+	// keepTrees bounds the trees of one group and kind.
+	keepTrees = 32
+)
+
 // New makes the library of a member with keys.
 func New(s *state.Store, k *keys.Keys) *Library {
-	return &Library{store: s, keys: k, cache: newCache(), trees: map[slot][2]bundle.Tree{}}
+	return &Library{store: s, keys: k, cache: newCache(), trees: map[slot][]held{}}
 }
 
 // breath is the least pause between two derivations, so that a burst of writes costs one and not one each.
@@ -117,13 +131,29 @@ func (l *Library) Refresh(v *state.View) error {
 	defer l.mu.Unlock()
 	l.index, l.err = v.Index(), errors.Join(errs...)
 	// Trees that take long have a quarter of one processor at work on them while much is written, not all of it.
-	l.due = time.Now().Add(max(breath, 3*time.Since(started)))
+	now := time.Now()
+	l.due = now.Add(max(breath, 3*time.Since(started)))
 	for s, t := range trees {
-		if cur := l.trees[s]; cur[0].Root != t.Root {
-			l.trees[s] = [2]bundle.Tree{t, cur[0]}
+		if old := l.trees[s]; len(old) == 0 || old[0].Root != t.Root {
+			l.trees[s] = replaced(old, t, now)
 		}
 	}
 	return l.err
+}
+
+// replaced are the trees to keep when t takes the place of the first of old.
+func replaced(old []held, t bundle.Tree, now time.Time) []held {
+	next := []held{{Tree: t}}
+	for i, h := range old {
+		switch {
+		case i == 0:
+			h.end = now.Add(keepTree)
+		case h.end.Before(now) || len(next) == keepTrees:
+			return next
+		}
+		next = append(next, h)
+	}
+	return next
 }
 
 // Err is why trees are older than the state; nil if they are not.
@@ -137,15 +167,18 @@ func (l *Library) Err() error {
 func (l *Library) Root(g fleet.GroupName, k fleet.HeadKind) fleet.Digest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.trees[slot{g, k}][0].Root
+	if trees := l.trees[slot{g, k}]; len(trees) > 0 {
+		return trees[0].Root
+	}
+	return ""
 }
 
-// Blob returns a blob of the current or previous trees, else ErrNotFound.
+// Blob returns a blob of the trees that are kept, else ErrNotFound.
 func (l *Library) Blob(d fleet.Digest) ([]byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, pair := range l.trees {
-		for _, t := range pair {
+	for _, trees := range l.trees {
+		for _, t := range trees {
 			if b, ok := t.Blobs[d]; ok {
 				return b, nil
 			}

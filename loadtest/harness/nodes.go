@@ -65,6 +65,44 @@ func (c *Members) StartNodes(ctx context.Context, n int) ([]*Node, error) {
 	})
 }
 
+// convergedFor is for how long nothing may move before nodes count as converged.
+const convergedFor = 2 * time.Second
+
+// Converged waits until every node runs the same heads of all kinds, and nothing moves any more.
+func (c *Members) Converged(ctx context.Context, n int) error {
+	cl, err := c.Client()
+	if err != nil {
+		return err
+	}
+	var last string
+	since := time.Now()
+	return Until(ctx, startLimit, 100*time.Millisecond, func(ctx context.Context) error {
+		all, err := client.All[fleet.Node](ctx, cl, "/v1/nodes", nil)
+		if err != nil {
+			return err
+		}
+		heads := map[string]bool{}
+		for _, node := range all {
+			now := ""
+			for _, kind := range fleet.HeadKinds {
+				h, ok := node.Observed.Head(kind)
+				if !ok || h.Reason != "" {
+					return fleet.NewError(fleet.ErrUnavailable, "nodes", "node %s does not run its %s yet: %s", node.ID, kind, h.Reason)
+				}
+				now += string(h.Root)
+			}
+			heads[now] = true
+			if now != last {
+				last, since = now, time.Now()
+			}
+		}
+		if len(all) < n || len(heads) != 1 || time.Since(since) < convergedFor {
+			return fleet.NewError(fleet.ErrUnavailable, "nodes", "%d nodes run %d different sets of heads, since %s", len(all), len(heads), time.Since(since).Round(time.Second))
+		}
+		return nil
+	})
+}
+
 func (c *Members) startNode(ctx context.Context, cl *client.Client, id string) (*Node, error) {
 	binary, err := c.env.Binary("edgesupervisor")
 	if err != nil {

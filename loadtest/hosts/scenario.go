@@ -30,6 +30,8 @@ const (
 type run struct {
 	env *harness.Env
 	rep *report.Report
+	// alone is what issue found, nil before.
+	alone *issued
 }
 
 // part is a part and what measures it.
@@ -44,6 +46,7 @@ var parts = []part{
 	{"handshakes", (*run).handshakes},
 	{"dns", (*run).dns},
 	{"issue", (*run).issue},
+	{"broken", (*run).broken},
 }
 
 // Parts names the parts in the order in which they run.

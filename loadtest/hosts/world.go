@@ -61,7 +61,9 @@ func (r *run) start(ctx context.Context, name string, n int, seed func(w *world,
 	if w.client, err = w.members.Client(); err != nil {
 		return w, err
 	}
-	w.nodes, err = w.members.StartNodes(ctx, n)
+	if w.nodes, err = w.members.StartNodes(ctx, n); err == nil && seed != nil {
+		err = w.members.Converged(ctx, n)
+	}
 	return w, err
 }
 

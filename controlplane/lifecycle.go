@@ -108,7 +108,7 @@ func (m *member) startBus(ctx context.Context) error {
 		return err
 	}
 	m.parts.OnStop("bus", func(context.Context) error { m.bus.Close(); return nil })
-	m.nodes = nodes.New(nodes.Options{State: m.state, Proposer: m.raft, ReapAfter: m.c.ReapAfter, Logger: m.tel.Logger, Now: func() time.Time { return time.Now().UTC() }})
+	m.nodes = nodes.New(nodes.Options{State: m.state, Proposer: m.raft, ReapAfter: m.c.ReapAfter, Recheck: m.recheck, Logger: m.tel.Logger, Now: func() time.Time { return time.Now().UTC() }})
 	m.parts.Start(ctx, "bus routes", m.routes)
 	m.parts.Start(ctx, "bus admission", m.admission)
 	if m.lib == nil {

@@ -82,6 +82,11 @@ func (w *worker) leave(ctx context.Context) {
 // unserve reports that nobody should be sent here any more.
 func (w *worker) unserve() {
 	w.serving.Store(false)
+	w.beat()
+}
+
+// beat has the session report at once.
+func (w *worker) beat() {
 	if w.session != nil {
 		w.session.Beat()
 	}
@@ -173,7 +178,8 @@ func (w *worker) openProxy() error {
 	w.proxy, err = proxy.New(proxy.Options{
 		Snapshot: w.store.Snapshot, Certificates: w.table, Judge: engine, Events: sink,
 		Cluster: trust.Cluster, Node: trust.Node, Region: trust.Region, OwnAddresses: o.Settings.Addresses, HTTPSPort: portOf(o.HTTPS),
-		Telemetry: o.Telemetry, OriginRoots: roots, Resolver: resolver(o.Settings.Resolver),
+		OnUncertified: w.beat,
+		Telemetry:     o.Telemetry, OriginRoots: roots, Resolver: resolver(o.Settings.Resolver),
 		// A third of the time is left to hand over events and stop the rest.
 		Limits: proxy.Limits{InspectBytes: o.Settings.WAF.BodyLimit, Drain: o.Settings.DrainTimeout * 2 / 3},
 	})
@@ -198,7 +204,7 @@ func (w *worker) openSession() error {
 		Node: trust.Node, Group: trust.Group, Cluster: trust.Cluster, Boot: boot, Instance: o.Instance, Dir: o.Settings.SessionDir(),
 		Members: trust.Members, ControlPlane: o.Settings.ControlPlane,
 		Source: o.Identity.Source, MemberRoots: o.Identity.Members, APIRoots: o.Identity.API,
-		Store: w.store, Counters: w.proxy.Counters, Serving: w.serving.Load, OnAck: onAck,
+		Store: w.store, Counters: w.proxy.Counters, Uncertified: w.proxy.Uncertified, Serving: w.serving.Load, OnAck: onAck,
 		PollInterval: o.Settings.PollInterval, HeartbeatInterval: o.Settings.HeartbeatInterval, Telemetry: o.Telemetry,
 	})
 	if err != nil {

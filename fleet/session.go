@@ -95,7 +95,13 @@ type Report struct {
 	Heads    []HeadReport `json:"heads"`
 	// Counters are totals since boot, by tenant.
 	Counters []TenantCounters `json:"counters,omitempty"`
+	// Uncertified are hosts of the node's configuration that clients came for with TLS since the last report although they
+	// have no certificate: their DNS is worth a look. One that is lost is told again while clients come.
+	Uncertified []HostName `json:"uncertified,omitempty"`
 }
+
+// MaxUncertified bounds Report.Uncertified.
+const MaxUncertified = 16
 
 // maxReportText bounds the short texts of a report, maxReason what it says of a head that was refused, in bytes: such
 // a head may be anything, its root included.
@@ -112,6 +118,14 @@ func (r Report) Validate() error {
 	}
 	if len(r.Boot) > maxReportText || len(r.Instance) > maxReportText || len(r.Software) > maxReportText {
 		return NewError(ErrTooLarge, "report", "boot of %d, instance of %d and software of %d bytes; the limit is %d", len(r.Boot), len(r.Instance), len(r.Software), maxReportText)
+	}
+	if len(r.Uncertified) > MaxUncertified {
+		return NewError(ErrTooLarge, "uncertified", "%d hosts without a certificate are reported; the limit is %d", len(r.Uncertified), MaxUncertified)
+	}
+	for _, h := range r.Uncertified {
+		if _, err := ParseHost(string(h)); err != nil {
+			return err
+		}
 	}
 	if len(r.Heads) > len(HeadKinds) {
 		return NewError(ErrTooLarge, "heads", "%d heads are reported; there are %d kinds", len(r.Heads), len(HeadKinds))

@@ -3,33 +3,19 @@ package backup
 import (
 	"context"
 	"io"
-	"time"
+
+	"github.com/edgefleet/edgefleet/controlplane/pacing"
 )
 
-const (
-	// gentleShare of the time a scheduled backup is at rest: the member serves requests meanwhile, and nobody waits for it.
-	gentleShare = 0.75
-	// longestRest bounds one rest: after a call that the place of the backups held up there is no work to make up for.
-	longestRest = 100 * time.Millisecond
-)
-
-// gentle rests between the calls of who encodes or decodes a state, until ctx ends.
+// gentle rests between the calls of who encodes or decodes the state of a scheduled backup, until ctx ends: the member
+// serves requests meanwhile, and nobody waits for the backup.
 type gentle struct {
-	ctx   context.Context //nolint:containedctx // of one stream, which io.Reader and io.Writer have no place for
-	since time.Time
+	ctx  context.Context //nolint:containedctx // of one stream, which io.Reader and io.Writer have no place for
+	pace pacing.Pace
 }
 
 func (g *gentle) rest() error {
-	if !g.since.IsZero() {
-		work := time.Since(g.since)
-		pause := time.NewTimer(min(time.Duration(float64(work)*gentleShare/(1-gentleShare)), longestRest))
-		defer pause.Stop()
-		select {
-		case <-pause.C:
-		case <-g.ctx.Done():
-		}
-	}
-	g.since = time.Now()
+	g.pace.Rest(g.ctx.Done())
 	return g.ctx.Err()
 }
 

@@ -3,23 +3,17 @@ package consensus
 import (
 	"fmt"
 	"os"
-	"time"
 
+	"github.com/edgefleet/edgefleet/controlplane/pacing"
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
-const (
-	// paceShare of the time a snapshot of this member's own is at rest: it is read from memory, encoded and written at
-	// once otherwise, and on a small machine the writes of customers wait for processor and disk meanwhile.
-	paceShare = 0.75
-	// longestPause bounds one pause: after a write that the disk held up, the disk is the one that sets the pace.
-	longestPause = 100 * time.Millisecond
-	// syncBytes is after how many bytes they are synced: a large file that is synced at its end alone fills the queue of
-	// the disk that the log is on, and every entry waits behind it.
-	syncBytes = 1 << 20
-)
+// syncBytes is after how many bytes they are synced: a large file that is synced at its end alone fills the queue of the
+// disk that the log is on, and every entry waits behind it.
+const syncBytes = 1 << 20
 
-// pace slows down who writes a snapshot, and ends it when it is of no use any more.
+// pace slows down who writes a snapshot of this member's own, which is read from memory, encoded and written at once
+// otherwise, while the writes of customers wait for processor and disk; and ends it when it is of no use any more.
 type pace struct {
 	// closing is closed when the member stops, which waits for its snapshot.
 	closing <-chan struct{}
@@ -27,8 +21,8 @@ type pace struct {
 	hurry func() bool
 	// replaced reports that the state is another one: the leader sent its snapshot.
 	replaced func() bool
-	// since is when the last pause ended, unsynced what was written since the last sync.
-	since    time.Time
+	rests    pacing.Pace
+	// unsynced is what was written since the last sync.
 	unsynced int
 }
 
@@ -59,16 +53,11 @@ func (p *pace) wrote(n int, sync func() error) error {
 			return fmt.Errorf("sync the snapshot: %w", err)
 		}
 	}
-	if !p.since.IsZero() && !p.hurry() {
-		rest := time.Duration(float64(time.Since(p.since)) * paceShare / (1 - paceShare))
-		pause := time.NewTimer(min(rest, longestPause))
-		defer pause.Stop()
-		select {
-		case <-pause.C:
-		case <-p.closing:
-		}
+	if p.hurry() {
+		p.rests.Skip()
+	} else {
+		p.rests.Rest(p.closing)
 	}
-	p.since = time.Now()
 	return nil
 }
 

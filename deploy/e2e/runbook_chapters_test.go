@@ -166,8 +166,8 @@ func (l *life) withdrawal() {
 }
 
 func (l *life) hostsAndRules() {
-	l.m1.must("tenant", "add", "acme")
-	l.m1.must("host", "add", "--tenant", "acme", "www.acme.example", "--origin", "http://198.51.100.7")
+	l.m1.must("tenant", "add", "acme", "--allow-origin", "127.0.0.0/8")
+	l.m1.must("host", "add", "--tenant", "acme", "www.acme.example", "--origin", closedOrigin)
 	r := l.on("A host does not get its certificate", l.m1, l.m1.env())
 	r.says(r.does("fleetctl host show --tenant TENANT HOST", "TENANT", "acme", "HOST", "www.acme.example"), "www.acme.example", "DNS records")
 	r.does("fleetctl host check --tenant TENANT HOST", "TENANT", "acme", "HOST", "www.acme.example")
@@ -182,6 +182,9 @@ func (l *life) hostsAndRules() {
 	r.says(r.does("fleetctl ruleset status --tenant TENANT", "TENANT", "acme"), "live on 1/1 nodes")
 }
 
+// closedOrigin refuses connections at once. The node looks after its health, and must not dial what is not this machine.
+const closedOrigin = "http://127.0.0.1:9"
+
 func (l *life) originThatDoesNotAnswer() {
 	r := l.on("An origin does not answer", l.m1, l.m1.env())
 	ca, err := mtls.NewCA("origin.example.com", time.Now(), time.Hour)
@@ -194,8 +197,8 @@ func (l *life) originThatDoesNotAnswer() {
 	of := []string{"TENANT", "acme", "HOST", "www.acme.example"}
 	r.does("fleetctl host set --tenant TENANT HOST --health-path /healthz --health-interval 5s", of...)
 	r.does("fleetctl host set --tenant TENANT HOST --response-timeout 120s --max-connections 0", of...)
-	r.does("fleetctl origin add --tenant TENANT HOST https://203.0.113.12 --server-name origin.example.com --ca origin-ca.pem", of...)
-	r.says(r.does("fleetctl origin list --tenant TENANT HOST", of...), "http://198.51.100.7", "https://203.0.113.12", "origin.example.com")
+	r.does("fleetctl origin add --tenant TENANT HOST https://203.0.113.12 --server-name origin.example.com --ca origin-ca.pem", append(of, "https://203.0.113.12", "https://127.0.0.1:10")...)
+	r.says(r.does("fleetctl origin list --tenant TENANT HOST", of...), closedOrigin, "https://127.0.0.1:10", "origin.example.com")
 	r.does("fleetctl tenant update TENANT --allow-origin CIDR", "TENANT", "acme", "CIDR", "10.20.0.0/16")
 }
 

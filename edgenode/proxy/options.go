@@ -46,6 +46,9 @@ type Options struct {
 	// HTTPSPort is the port that clients reach the TLS listener at, for redirects; default 443.
 	HTTPSPort uint16
 
+	// OnUncertified is called, seldom, when Uncertified has something new to tell; it must not block. Nil: nobody is called.
+	OnUncertified func()
+
 	Telemetry *observability.Telemetry
 	Limits    Limits
 	// OriginRoots verify the certificates of origins; nil means the roots of the system.

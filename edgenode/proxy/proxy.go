@@ -33,6 +33,8 @@ type Proxy struct {
 	origins  *origins
 	sockets  sockets
 	tickets  *tickets
+	// uncertified are hosts that the control plane should look at.
+	uncertified uncertified
 	// via is how this node names itself in Via.
 	via string
 	// loop is how its fleet names itself in CDN-Loop.

@@ -32,6 +32,7 @@ func (p *Proxy) certificate(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			reason = "no_name"
 		}
 		p.metrics.handshakeFailed(context.WithoutCancel(h.Context()), reason)
+		p.missed(h.ServerName)
 	}
 	return c, err
 }

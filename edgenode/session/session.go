@@ -52,6 +52,8 @@ type Options struct {
 	// Counters and Serving are read for each report; optional.
 	Counters func() []fleet.TenantCounters
 	Serving  func() bool
+	// Uncertified takes the hosts that clients came for and that have no certificate, for each report; optional.
+	Uncertified func() []fleet.HostName
 	// OnAck receives acknowledgements of events; optional.
 	OnAck func(fleet.EventAck)
 	// PollInterval is the mean time between polls, 30 s if 0; HeartbeatInterval between reports, 5 s if 0.
@@ -73,6 +75,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Serving == nil {
 		o.Serving = func() bool { return true }
+	}
+	if o.Uncertified == nil {
+		o.Uncertified = func() []fleet.HostName { return nil }
 	}
 	if o.OnAck == nil {
 		o.OnAck = func(fleet.EventAck) {}

@@ -28,6 +28,8 @@ type Options struct {
 	Fold time.Duration
 	// ReapAfter is the heartbeat age at which a node is down; default 15 s.
 	ReapAfter time.Duration
+	// Recheck has a host's DNS looked at: clients came for it, and it has no certificate. Nil: nobody looks.
+	Recheck func(fleet.HostName)
 	// Logger says which nodes are locked; none by default.
 	Logger *slog.Logger
 	Now    func() time.Time
@@ -83,6 +85,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	seen := map[fleet.NodeID]time.Time{}
 	latest := map[fleet.NodeID]fleet.Report{}
 	watched, doubled := twins{}, []fleet.NodeID(nil)
+	first := &firstHits{recheck: l.o.Recheck, seen: map[fleet.HostName]time.Time{}}
 	tick := time.NewTicker(l.o.Fold)
 	defer tick.Stop()
 	for {
@@ -92,6 +95,9 @@ func (l *Loop) Run(ctx context.Context) error {
 		case r := <-l.reports:
 			seen[r.Node] = l.o.Now()
 			latest[r.Node] = r
+			if len(r.Uncertified) > 0 {
+				first.came(l.o.State.Read(), r, l.o.Now())
+			}
 			if watched.see(r, l.o.Now()) {
 				delete(watched, r.Node) // whatever comes of it, it is watched anew
 				doubled = append(doubled, r.Node)

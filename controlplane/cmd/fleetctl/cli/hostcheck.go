@@ -38,20 +38,27 @@ func (a *app) hostCheck() *cobra.Command {
 		if err := s.Do(cmd.Context(), http.MethodPost, path+"/check", nil, nil, &before); err != nil {
 			return err
 		}
-		var raw []byte
-		err = a.wait(cmd.Context(), *timeout, fmt.Sprintf("the DNS of %s was not looked at", name), func(ctx context.Context) (bool, string, error) {
-			var h client.HostView
-			if err := s.read(ctx, path, nil, &raw, &h); err != nil {
-				return false, "", err
-			}
-			// Every look sets the time of the next one.
-			looked := !h.Observed.Routing.NextCheck.Equal(before.Observed.Routing.NextCheck)
-			return looked, hostLine(h.Observed), nil
-		})
-		if err != nil {
-			return err
+		// Every look sets the time of the next one.
+		looked := func(h client.HostView) bool {
+			return !h.Observed.Routing.NextCheck.Equal(before.Observed.Routing.NextCheck)
 		}
-		return answer(a, raw, a.showHost)
+		return a.awaitHost(cmd.Context(), s, path, *timeout, fmt.Sprintf("the DNS of %s was not looked at", name), looked, a.showHost)
 	}
 	return cmd
+}
+
+// awaitHost reads a host again and again until done says so, and shows it.
+func (a *app) awaitHost(ctx context.Context, s *session, path string, timeout time.Duration, what string, done func(client.HostView) bool, show func(client.HostView) error) error {
+	var raw []byte
+	err := a.wait(ctx, timeout, what, func(ctx context.Context) (bool, string, error) {
+		var h client.HostView
+		if err := s.read(ctx, path, nil, &raw, &h); err != nil {
+			return false, "", err
+		}
+		return done(h), hostLine(h.Observed), nil
+	})
+	if err != nil {
+		return err
+	}
+	return answer(a, raw, show)
 }

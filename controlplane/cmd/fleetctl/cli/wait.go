@@ -106,18 +106,10 @@ func (a *app) hostWait() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		var raw []byte
-		err = a.wait(cmd.Context(), *timeout, fmt.Sprintf("host %s is not active", name), func(ctx context.Context) (bool, string, error) {
-			var h client.HostView
-			if err := s.read(ctx, path, nil, &raw, &h); err != nil {
-				return false, "", err
-			}
-			return h.Observed.Status == fleet.StatusActive, hostLine(h.Observed), nil
+		active := func(h client.HostView) bool { return h.Observed.Status == fleet.StatusActive }
+		return a.awaitHost(cmd.Context(), s, path, *timeout, fmt.Sprintf("host %s is not active", name), active, func(h client.HostView) error {
+			return a.say("host %s is active", h.Name)
 		})
-		if err != nil {
-			return err
-		}
-		return answer(a, raw, func(h client.HostView) error { return a.say("host %s is active", h.Name) })
 	}
 	return cmd
 }

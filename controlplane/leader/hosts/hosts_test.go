@@ -91,6 +91,20 @@ func TestHostsBecomeActiveAgainstARealCA(t *testing.T) {
 			t.Errorf("%+v", got.Observed)
 		}
 	})
+	t.Run("a name and the wildcard over it by one certificate record", func(t *testing.T) {
+		name, wildcard := w.host(t, "acme", "both.example.com", "l3"), w.host(t, "acme", "*.both.example.com", "l4")
+		record := name.Records(zone)[0]
+		if other := wildcard.Records(zone)[0]; record != other {
+			t.Fatalf("two records: %+v, %+v", record, other)
+		}
+		w.set(record)
+		for _, h := range []fleet.Host{name, wildcard} {
+			w.wait(t, h.Name, "a certificate", func(v *state.View, _ fleet.Host) bool {
+				_, ok := v.Certificate(h.Name)
+				return ok
+			})
+		}
+	})
 	t.Run("renewal gets a new key and is verified again", func(t *testing.T) {
 		before, _ := w.state.Read().Certificate("dns.example.com")
 		w.mu.Lock()

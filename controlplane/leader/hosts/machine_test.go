@@ -101,7 +101,7 @@ func (m *machine) tenant(t testing.TB, id fleet.TenantID) {
 
 func (m *machine) host(t *testing.T, tenant fleet.TenantID, name fleet.HostName, label string) fleet.Host {
 	t.Helper()
-	m.must(t, command.HostPut{Put: command.Put{Create: true}, Name: name, Tenant: tenant, Label: label, Spec: fleet.HostSpec{
+	m.must(t, command.HostPut{Put: command.Put{Create: true}, Name: name, Tenant: tenant, Label: label, Exclusive: true, Spec: fleet.HostSpec{
 		Mode: fleet.ModeBlock, Origins: []fleet.Origin{{URL: "https://203.0.113.10"}},
 	}})
 	h, _ := m.state.Read().Host(name)

@@ -263,6 +263,8 @@ type source struct{ state *state.Store }
 
 func (s source) Apex() dns.Apex { return dns.Apex{Zone: zone, Serial: uint32(s.state.Read().Index())} }
 
+func (source) Zone() fleet.HostName { return zone }
+
 func (source) Labels() iter.Seq[string] { return func(func(string) bool) {} }
 
 func (s source) Label(label string) ([]dns.Edge, bool) {
@@ -279,9 +281,10 @@ func (s source) Label(label string) ([]dns.Edge, bool) {
 }
 
 func (s source) DCV(label string) (values []string, ok, current bool) {
-	l, ok := s.state.Read().Label(label)
-	for _, c := range s.state.Read().Challenges() {
-		if c.Type == fleet.ChallengeDNS01 && c.Host == l.Host {
+	v := s.state.Read()
+	_, ok = v.Label(label)
+	for _, c := range v.Challenges() {
+		if h, _ := v.Host(c.Host); c.Type == fleet.ChallengeDNS01 && h.Desired.DCV() == label {
 			values = append(values, c.Response)
 		}
 	}

@@ -230,6 +230,8 @@ type CertsBundle struct {
 	Tenant       TenantID          `json:"tenant"`
 	Certificates []BundleCert      `json:"certificates,omitempty"`
 	Challenges   []BundleChallenge `json:"challenges,omitempty"`
+	// Origins are the certificates that nodes show to origins.
+	Origins []BundleOriginCert `json:"origins,omitempty"`
 }
 
 // BundleCert is one certificate whose key is sealed by the group key.

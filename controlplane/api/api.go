@@ -154,7 +154,7 @@ func newAPI(o Options) *API {
 	}
 	a.huma = humago.New(a.mux, config())
 	for _, register := range []func(){
-		a.registerCluster, a.registerSnapshots, a.registerBackups, a.registerDrills, a.registerMembers, a.registerTenants, a.registerHosts, a.registerRules, a.registerNodes, a.registerLocks, a.registerEvents, a.registerEdge, a.registerAudit,
+		a.registerCluster, a.registerSnapshots, a.registerBackups, a.registerDrills, a.registerMembers, a.registerTenants, a.registerHosts, a.registerOrigins, a.registerRules, a.registerNodes, a.registerLocks, a.registerEvents, a.registerEdge, a.registerAudit,
 		a.registerSettle, a.registerZone, a.registerUsers, a.registerApprovals,
 	} {
 		register()

@@ -159,6 +159,11 @@ func TestEveryMutationLeavesOneAuditEntry(t *testing.T) {
 		{"host-create", nil, "POST", "/v1/tenants/red/hosts", client.HostCreate{Name: "a.example.com", Origins: []fleet.Origin{{URL: "https://203.0.113.9"}}}, nil},
 		{"host-update", nil, "PATCH", "/v1/tenants/red/hosts/a.example.com", map[string]any{"mode": "block"}, nil},
 		{"host-check", nil, "POST", "/v1/tenants/red/hosts/a.example.com/check", nil, nil},
+		{"origin-certificate-set", nil, "POST", "/v1/tenants/red/hosts/a.example.com/origins/certificate", func() any {
+			cert, key := clientCert(t, nil)
+			return client.OriginCertSet{Origin: "https://203.0.113.9", Certificate: cert, Key: key}
+		}, nil},
+		{"origin-certificate-delete", nil, "POST", "/v1/tenants/red/hosts/a.example.com/origins/certificate/delete", client.OriginCertDelete{Origin: "https://203.0.113.9"}, nil},
 		{"rule-create", nil, "POST", "/v1/tenants/red/rules", rule, nil},
 		{"rule-test", nil, "POST", "/v1/tenants/red/rules/test", client.RuleTest{URL: "https://a.example.com/?q=xx"}, nil},
 		{"rule-delete", nil, "DELETE", "/v1/tenants/red/rules/r1", nil, nil},

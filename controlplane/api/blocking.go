@@ -37,6 +37,7 @@ var waitsFor = map[string][]state.Table{
 	"node-list":           {state.Nodes},
 	"node-show":           {state.Nodes},
 	"group-keys":          {state.Groups, state.Epochs, state.Tenants, state.Hosts, state.Certificates, state.Clusters},
+	"origin-list":         {state.Hosts, state.OriginCerts},
 	"region-list":         {state.Regions, state.Nodes, state.DNSSets, state.Groups},
 	"region-show":         {state.Regions, state.Nodes, state.DNSSets, state.Groups},
 	"operator-role-list":  {state.Roles},

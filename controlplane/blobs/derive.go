@@ -155,5 +155,7 @@ func (d *deriver) certs(t fleet.TenantID) (any, error) {
 		}
 		b.Certificates = append(b.Certificates, fleet.BundleCert{Host: c.Host, Generation: c.Generation, SPKI: c.SPKI, Chain: c.Chain, Key: sealed})
 	}
-	return b, nil
+	var err error
+	b.Origins, err = d.originCerts(t)
+	return b, err
 }

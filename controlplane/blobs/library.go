@@ -14,7 +14,7 @@ import (
 )
 
 // inputs are the tables that bundles are derived from.
-var inputs = []state.Table{state.Groups, state.Tenants, state.Hosts, state.Rules, state.Certificates, state.Challenges, state.Origins, state.Epochs, state.Clusters}
+var inputs = []state.Table{state.Groups, state.Tenants, state.Hosts, state.Rules, state.Certificates, state.Challenges, state.Origins, state.OriginCerts, state.Epochs, state.Clusters}
 
 // Library answers nodes: signed heads, group keys, blobs.
 type Library struct {

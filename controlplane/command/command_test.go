@@ -57,7 +57,8 @@ var versions = map[command.Type]int{
 	command.TypeHostPut:    3, command.TypeHostPutConsul: 3, command.TypeOriginsResolve: 2,
 	command.TypeOrderPut: 3, command.TypeCertificateCommit: 3, command.TypeOrderProgress: 2,
 	command.TypeNodePut: 2, command.TypeNodeEnrol: 2,
-	command.TypeChallengePut: 2,
+	command.TypeChallengePut:  2,
+	command.TypeSecretsReseal: 2,
 }
 
 func golden(typ command.Type) string {

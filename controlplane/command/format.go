@@ -32,6 +32,7 @@ var since = map[Type]int{
 	TypeRegionPut: 2, TypeDNSSetsPut: 2,
 	TypeAuthorityObserve: 2,
 	TypeHostRetire:       2,
+	TypeOriginCertPut:    2, TypeOriginCertDelete: 2,
 }
 
 // Since is the first format of the log that has the command.

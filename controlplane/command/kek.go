@@ -21,6 +21,7 @@ type (
 		Certificates []CertificateReseal `json:"certificates,omitempty"`
 		Orders       []OrderReseal       `json:"orders,omitempty"`
 		Entries      []EntryReseal       `json:"entries,omitempty"`
+		Origins      []OriginCertReseal  `json:"origins,omitempty"`
 	}
 	// CertificateReseal is the key of a host's certificate.
 	CertificateReseal struct {

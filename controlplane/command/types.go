@@ -71,6 +71,8 @@ const (
 	TypeDNSSetsPut
 	TypeAuthorityObserve
 	TypeHostRetire
+	TypeOriginCertPut
+	TypeOriginCertDelete
 )
 
 var names = map[Type]string{
@@ -102,6 +104,7 @@ var names = map[Type]string{
 	TypeRegionPut: "region_put", TypeDNSSetsPut: "dns_sets_put",
 	TypeAuthorityObserve: "authority_observe",
 	TypeHostRetire:       "host_retire",
+	TypeOriginCertPut:    "origin_cert_put", TypeOriginCertDelete: "origin_cert_delete",
 }
 
 // String is the command's stable name, as it stands in the audit log.
@@ -187,4 +190,6 @@ var bodies = map[Type]func() Body{
 	TypeDNSSetsPut:        func() Body { return &DNSSetsPut{} },
 	TypeAuthorityObserve:  func() Body { return &AuthorityObserve{} },
 	TypeHostRetire:        func() Body { return &HostRetire{} },
+	TypeOriginCertPut:     func() Body { return &OriginCertPut{} },
+	TypeOriginCertDelete:  func() Body { return &OriginCertDelete{} },
 }

@@ -230,6 +230,10 @@ func (p *processor) apply(b command.Body) (any, error) {
 		return nil, p.dnsSetsPut(b)
 	case *command.AuthorityObserve:
 		return p.authorityObserve(b)
+	case *command.OriginCertPut:
+		return p.originCertPut(b)
+	case *command.OriginCertDelete:
+		return p.originCertDelete(b)
 	case *command.MemberRetire:
 		return nil, p.memberRetire(b)
 	case *command.GroupRekey:

@@ -55,6 +55,7 @@ func (p *processor) hostPut(cmd command.Body, b *command.HostPut, services bool)
 		return nil, err
 	}
 	p.tx.PutHost(h)
+	p.dropOriginCerts(h)
 	return h, p.audit(cmd, "host/"+string(h.Name), h.Tenant, orNil(before, exists), h)
 }
 

@@ -48,6 +48,7 @@ func (p *processor) secretsReseal(b *command.SecretsReseal) error {
 		Certificates int    `json:"certificates"`
 		Orders       int    `json:"orders"`
 		Entries      int    `json:"entries"`
+		Origins      int    `json:"origins,omitempty"`
 	}
 	done := resealed{KEK: b.KEK}
 	for _, r := range b.Certificates {
@@ -69,6 +70,13 @@ func (p *processor) secretsReseal(b *command.SecretsReseal) error {
 			was.Value = r.Value
 			p.tx.PutEntry(was)
 			done.Entries++
+		}
+	}
+	for _, r := range b.Origins {
+		if was, ok := p.tx.OriginCert(r.Host, r.Origin); ok && was.Generation == r.Generation && r.Key.Key == b.KEK {
+			was.Key = r.Key
+			p.tx.PutOriginCert(was)
+			done.Origins++
 		}
 	}
 	return p.audit(b, "cluster/"+string(c.ID), "", nil, done)

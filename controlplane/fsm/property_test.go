@@ -86,7 +86,11 @@ func (d dice) command() command.Body {
 }
 
 func (d dice) people() command.Body {
-	switch d.IntN(11) {
+	switch d.IntN(15) {
+	case 11, 12:
+		return command.OriginCertPut{Certificate: originCert("a.example.com", d.tenant(), d.hostSpec().Origins[0].URL, pick[uint64](d, 1, 1, 1, 2))}
+	case 13, 14:
+		return command.OriginCertDelete{Host: "a.example.com", Tenant: d.tenant(), Origin: pick(d, "https://203.0.113.10", "https://203.0.113.1", "https://203.0.113.2", "https://203.0.113.3")}
 	case 0:
 		return clusterInit()
 	case 1:
@@ -227,7 +231,7 @@ func (d dice) sealing() command.Body {
 // log is what a seed stands for: encoded commands with times that go forward and back.
 func (d dice) log(t *testing.T, n int) (entries [][]byte, bodies []command.Body) {
 	t.Helper()
-	bodies = []command.Body{clusterInit(), tenant("acme"), tenant("beta"), host("a.example.com", "acme", "la"), order("o1", "a.example.com", "acme", 1), commit("o1", "a.example.com", "acme", 1), joinToken("j0", fleet.JoinNode), enrol("j0", "n1", "203.0.113.9")}
+	bodies = []command.Body{clusterInit(), tenant("acme"), tenant("beta"), host("a.example.com", "acme", "la"), order("o1", "a.example.com", "acme", 1), commit("o1", "a.example.com", "acme", 1), command.OriginCertPut{Certificate: originCert("a.example.com", "acme", "https://203.0.113.10", 1)}, joinToken("j0", fleet.JoinNode), enrol("j0", "n1", "203.0.113.9")}
 	for len(bodies) < n {
 		bodies = append(bodies, d.command())
 	}

@@ -71,7 +71,7 @@ func (p *processor) clusterRestore(b *command.ClusterRestore) (any, error) {
 
 // restored are the tables that a restore takes from the snapshot; hosts' labels, certificates and the tenants' tokens
 // are merged, and all else is kept.
-var restored = []state.Table{state.Groups, state.Tenants, state.Hosts, state.Rules, state.Orders, state.Challenges, state.Certificates, state.Origins}
+var restored = []state.Table{state.Groups, state.Tenants, state.Hosts, state.Rules, state.Orders, state.Challenges, state.Certificates, state.Origins, state.OriginCerts}
 
 func (p *processor) merge(from *state.View) {
 	groups, certificates := p.tx.Groups(), p.tx.Certificates()

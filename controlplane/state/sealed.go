@@ -13,12 +13,15 @@ type Sealed struct {
 	Certificates []fleet.CertificateRecord
 	Orders       []fleet.OrderRecord
 	Entries      []fleet.Entry
+	Origins      []fleet.OriginCertRecord
 	// By counts them by the name of the key.
 	By map[string]int
 }
 
 // Count is how many they are.
-func (s Sealed) Count() int { return len(s.Certificates) + len(s.Orders) + len(s.Entries) }
+func (s Sealed) Count() int {
+	return len(s.Certificates) + len(s.Orders) + len(s.Entries) + len(s.Origins)
+}
 
 // Keys are the names of the keys that seal them.
 func (s Sealed) Keys() []string { return slices.Sorted(maps.Keys(s.By)) }
@@ -47,6 +50,11 @@ func (v *View) NotSealedBy(kek string) Sealed {
 		var sealed fleet.Sealed
 		if fleet.DecodeStrict(e.Value, &sealed) == nil && other(sealed.Key) { // what is not sealed at all is its reader's to complain about
 			s.Entries = append(s.Entries, e)
+		}
+	}
+	for o := range rows[fleet.OriginCertRecord](v.txn.Get(string(OriginCerts), indexID)) {
+		if other(o.Key.Key) {
+			s.Origins = append(s.Origins, o)
 		}
 	}
 	return s

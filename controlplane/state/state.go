@@ -185,6 +185,7 @@ func schema() *memdb.DBSchema {
 		table(Regions, field("Name")),
 		table(DNSSets, field("Key")),
 		table(Authorities, field("Directory")),
+		originCertsTable(),
 	} {
 		s.Tables[t.Name] = t
 	}
@@ -316,6 +317,9 @@ func (t *Tx) DeleteHost(name fleet.HostName) {
 	del(t, Certificates, indexID, string(name))
 	del(t, Orders, indexHost, string(name))
 	t.DeleteOrigins(name)
+	for _, c := range t.OriginCertsOf(name) {
+		t.DeleteOriginCert(name, c.Origin)
+	}
 	for _, c := range t.Challenges() {
 		if c.Host == name {
 			t.DeleteChallenge(c.Host, c.Type, c.Token)

@@ -126,6 +126,13 @@ func decodeCerts(tenant fleet.TenantID, b []byte, group fleet.GroupName, keys ke
 		p.epochs[epoch] = true
 		p.entries = append(p.entries, sni.Entry{Name: bc.Host, Certificate: cert})
 	}
+	if err := atMost("origins", len(c.Origins), fleet.MaxHostsPerTenant*fleet.MaxOriginsPerHost); err != nil {
+		return part{}, err
+	}
+	var err error
+	if p.origins, err = decodeOriginCerts(tenant, c.Origins, group, keys, p.epochs); err != nil {
+		return part{}, err
+	}
 	for _, ch := range c.Challenges {
 		if _, err := fleet.ParseHost(string(ch.Host)); err != nil {
 			return part{}, fmt.Errorf("challenge of %q: %w", ch.Host, err)

@@ -47,6 +47,8 @@ type part struct {
 	rules      *rules.Set
 	entries    []sni.Entry
 	challenges []fleet.BundleChallenge
+	// origins are the certificates for origins, by host.
+	origins map[fleet.HostName]*OriginCerts
 	// epochs are the group keys that the bundle needed.
 	epochs map[uint64]bool
 }
@@ -205,6 +207,11 @@ func (p part) names() iter.Seq[fleet.HostName] {
 		}
 		for _, c := range p.challenges {
 			if !yield(c.Host) {
+				return
+			}
+		}
+		for host := range p.origins {
+			if !yield(host) {
 				return
 			}
 		}

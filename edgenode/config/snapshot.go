@@ -30,6 +30,8 @@ type Host struct {
 	ClientCAs    *x509.CertPool
 	// Forwarding is how requests reach the origins.
 	Forwarding fleet.Forwarding
+	// OriginCerts are shown to origins that ask for a certificate.
+	OriginCerts *OriginCerts
 	// Rules are the tenant's compiled rules; nil when the tenant has none.
 	Rules *rules.Set
 }

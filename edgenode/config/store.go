@@ -144,13 +144,16 @@ func (s *Store) publish() {
 			}
 		}
 	}
-	ruleset := s.current[fleet.HeadRuleset]
+	ruleset, certs := s.current[fleet.HeadRuleset], s.current[fleet.HeadCerts]
 	if t := s.current[fleet.HeadConfig]; t != nil {
 		for tenant, p := range t.tenants {
 			for _, h := range p.hosts {
 				served := *h
 				if ruleset != nil {
 					served.Rules = ruleset.tenants[tenant].rules
+				}
+				if certs != nil {
+					served.OriginCerts = certs.tenants[tenant].origins[h.Name]
 				}
 				snap.Hosts[h.Name] = &served
 			}

@@ -86,14 +86,16 @@ func (o *origins) close() { o.sweep(&config.Snapshot{}) }
 func (o *origins) newPool(h *config.Host) *pool {
 	p := &pool{host: *h, log: o.log, connect: o.connectTimeout(h)}
 	for _, e := range h.Origins {
-		p.members = append(p.members, &origin{endpoint: e, transport: o.transport(h, e)})
+		m := &origin{endpoint: e}
+		m.transport = o.transport(h, e, &m.asked)
+		p.members = append(p.members, m)
 	}
 	return p
 }
 
 // serves reports whether p is what h would get: snapshots are replaced often, connections should survive that.
 func (p *pool) serves(h *config.Host) bool {
-	return p.host.Tenant == h.Tenant && p.host.Forwarding == h.Forwarding &&
+	return p.host.Tenant == h.Tenant && p.host.Forwarding == h.Forwarding && p.host.OriginCerts.Same(h.OriginCerts) &&
 		slices.Equal(p.host.Origins, h.Origins) && slices.Equal(p.host.AllowedOrigins, h.AllowedOrigins)
 }
 
@@ -103,8 +105,8 @@ func (p *pool) close() {
 	}
 }
 
-// transport is for one origin. There is no proxy and no compression of our own: bytes pass as they are.
-func (o *origins) transport(h *config.Host, e fleet.Endpoint) *http.Transport {
+// transport is for one origin; asked is set when that asks for a certificate. There is no proxy and no compression of our own: bytes pass as they are.
+func (o *origins) transport(h *config.Host, e fleet.Endpoint, asked *atomic.Bool) *http.Transport {
 	dialer := o.dialer(slices.Clone(h.AllowedOrigins), o.connectTimeout(h))
 	address := e.Address()
 	protocols := &http.Protocols{}
@@ -123,7 +125,7 @@ func (o *origins) transport(h *config.Host, e fleet.Endpoint) *http.Transport {
 			}
 			return conn, nil
 		},
-		TLSClientConfig:        o.tlsConfig(h, e),
+		TLSClientConfig:        o.tlsConfig(h, e, asked),
 		TLSHandshakeTimeout:    o.connectTimeout(h),
 		Protocols:              protocols,
 		MaxConnsPerHost:        h.Forwarding.MaxConnections,

@@ -49,7 +49,9 @@ type origin struct {
 	downUntil         atomic.Int64
 	ejections, errors atomic.Int64
 	// sick is what health checks say.
-	sick   atomic.Bool
+	sick atomic.Bool
+	// asked: it asked for a client certificate and has not answered since.
+	asked  atomic.Bool
 	checks checks
 }
 
@@ -144,7 +146,7 @@ func (p *pool) roundTrip(r *http.Request, client netip.Addr, failed func(reason 
 		if r.Context().Err() != nil {
 			return nil, err // the client went away
 		}
-		reason, _ := originError(err)
+		reason := m.reason(err)
 		failed(reason)
 		p.failed(r.Context(), m, reason, err)
 		again := unreached(err) || sent == nil && safe(r) && (reason == "protocol" || reason == "busy")
@@ -193,7 +195,7 @@ func (p *pool) attempt(m *origin, r *http.Request) (*http.Response, error) {
 func (p *pool) failed(ctx context.Context, m *origin, reason string, err error) {
 	switch {
 	case reason == "busy": // our own limit
-	case unreached(err):
+	case unreached(err), reason == "client_cert":
 		p.down(ctx, m, reason)
 	case m.errors.Add(1) >= maxErrors:
 		p.down(ctx, m, reason)
@@ -218,6 +220,9 @@ func (p *pool) down(ctx context.Context, m *origin, reason string) {
 
 // up forgets what was held against o: it answered.
 func (o *origin) up() {
+	if o.asked.Load() {
+		o.asked.Store(false)
+	}
 	if o.errors.Load() != 0 {
 		o.errors.Store(0)
 	}

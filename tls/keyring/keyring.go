@@ -37,6 +37,11 @@ func CertKeyAAD(tenant fleet.TenantID, host fleet.HostName, spki string, generat
 	return []byte(encode("edgefleet certificate key", []byte(tenant), []byte(host), []byte(spki), number(generation)))
 }
 
+// OriginKeyAAD is the additional data of the private key of a certificate that nodes show to an origin.
+func OriginKeyAAD(c fleet.OriginCert) []byte {
+	return []byte(encode("edgefleet origin key", []byte(c.Tenant), []byte(c.Host), []byte(c.Origin), []byte(c.SPKI), number(c.Generation)))
+}
+
 // SecretAAD is the additional data of one of the cluster's own secrets.
 func SecretAAD(cluster fleet.ClusterID, name fleet.SecretName) []byte {
 	return []byte(encode("edgefleet secret", []byte(cluster), []byte(name)))

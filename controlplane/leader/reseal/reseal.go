@@ -41,7 +41,7 @@ type Loop struct {
 func (l *Loop) Run(ctx context.Context) error {
 	said := 0
 	for {
-		ws := l.State.Watch(state.Clusters, state.Certificates, state.Orders, state.Entries)
+		ws := l.State.Watch(state.Clusters, state.Certificates, state.Orders, state.Entries, state.OriginCerts)
 		stuck, err := l.all(ctx)
 		if err != nil {
 			return err
@@ -71,7 +71,7 @@ type failure struct {
 func (l *Loop) all(ctx context.Context) (failure, error) {
 	for {
 		b, failed := l.next(l.State.Read())
-		n := len(b.Certificates) + len(b.Orders) + len(b.Entries)
+		n := len(b.Certificates) + len(b.Orders) + len(b.Entries) + len(b.Origins)
 		if n == 0 || ctx.Err() != nil {
 			return failed, nil
 		}
@@ -107,6 +107,11 @@ func (l *Loop) next(v *state.View) (b command.SecretsReseal, failed failure) {
 	for _, o := range waiting.Orders {
 		if key, ok := again(o.Key, keyring.CertKeyAAD(o.Tenant, o.Host, o.SPKI, o.Generation), "the key of order "+string(o.ID)); ok {
 			b.Orders = append(b.Orders, command.OrderReseal{ID: o.ID, Key: key})
+		}
+	}
+	for _, o := range waiting.Origins {
+		if key, ok := again(o.Key, keyring.OriginKeyAAD(o.OriginCert), "the key of "+string(o.Host)+" for "+o.Origin); ok {
+			b.Origins = append(b.Origins, command.OriginCertReseal{Host: o.Host, Origin: o.Origin, Generation: o.Generation, Key: key})
 		}
 	}
 	for _, e := range waiting.Entries {

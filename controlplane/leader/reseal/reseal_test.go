@@ -50,7 +50,7 @@ func (c *cluster) Propose(_ context.Context, h command.Header, b command.Body) (
 		return nil, err
 	}
 	if r, ok := b.(command.SecretsReseal); ok {
-		c.sizes = append(c.sizes, len(r.Certificates)+len(r.Orders)+len(r.Entries))
+		c.sizes = append(c.sizes, len(r.Certificates)+len(r.Orders)+len(r.Entries)+len(r.Origins))
 	}
 	c.index++
 	r, _ := c.fsm.Apply(&raft.Log{Index: c.index, Data: data}).(fsm.Result)
@@ -143,6 +143,15 @@ func (c *cluster) entry(key string, size int, by keyring.Sealer) {
 	c.propose(command.EntryPut{Key: key, Value: b})
 }
 
+// showTo makes a certificate for a host's origin.
+func (c *cluster) showTo(i int) {
+	c.t.Helper()
+	cert := fleet.OriginCert{Host: name(i), Tenant: "acme", Origin: "https://203.0.113.1", Generation: 1, SPKI: "spki", Chain: "pem"}
+	sealed, err := c.kek.Seal([]byte(name(i)), keyring.OriginKeyAAD(cert))
+	c.must(err)
+	c.propose(command.OriginCertPut{Certificate: fleet.OriginCertRecord{OriginCert: cert, Key: sealed}})
+}
+
 func (c *cluster) rotate() {
 	c.t.Helper()
 	names := c.kek.Names()
@@ -176,6 +185,10 @@ func TestEverySecretIsSealedByTheNewKeyAfterARotation(t *testing.T) {
 		for i := range 4 {
 			c.entry(fmt.Sprint("acme/large", i), 200<<10, c.kek)
 		}
+		const shown = 3 // certificates for origins
+		for i := range shown {
+			c.showTo(i)
+		}
 		end := c.run()
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -183,15 +196,15 @@ func TestEverySecretIsSealedByTheNewKeyAfterARotation(t *testing.T) {
 			t.Fatalf("before a rotation %v were sealed anew", c.sizes)
 		}
 		c.rotate()
-		if got := c.waiting(); got != n+4 {
-			t.Errorf("%d wait after the rotation, want %d", got, n+4)
+		if got := c.waiting(); got != n+4+shown {
+			t.Errorf("%d wait after the rotation, want %d", got, n+4+shown)
 		}
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		if c.waiting() != 0 {
 			t.Errorf("%d wait still", c.waiting())
 		}
-		if total := sum(c.sizes); total != n+4 || slices.Max(c.sizes) > 128 || len(c.sizes) < 4 {
+		if total := sum(c.sizes); total != n+4+shown || slices.Max(c.sizes) > 128 || len(c.sizes) < 4 {
 			t.Errorf("sealed anew in commands of %v", c.sizes)
 		}
 		c.opensAll(n)
@@ -236,6 +249,11 @@ func (c *cluster) opensAll(n int) {
 	}
 	if seen != n {
 		c.t.Errorf("%d certificates and orders, want %d", seen, n)
+	}
+	for _, o := range v.OriginCertsOfTenant("acme") {
+		if plain, err := only.Open(o.Key, keyring.OriginKeyAAD(o.OriginCert)); err != nil || string(plain) != string(o.Host) {
+			c.t.Errorf("certificate of %s for %s: %q %v", o.Host, o.Origin, plain, err)
+		}
 	}
 	for _, e := range v.EntriesBelow("acme/") {
 		var s fleet.Sealed

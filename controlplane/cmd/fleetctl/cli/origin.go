@@ -15,7 +15,7 @@ const originLong = `The servers behind a host. An origin is a URL of scheme, hos
 'fleetctl host set'. The API has the origins in the host's spec: 'origin add' and 'remove' change that.`
 
 func (a *app) originCommand() *cobra.Command {
-	return group("origin", "Servers behind a host", originLong, a.originList(), a.originAdd(), a.originRemove())
+	return group("origin", "Servers behind a host", originLong, a.originList(), a.originHealth(), a.originAdd(), a.originSet(), a.originRemove())
 }
 
 func (a *app) originList() *cobra.Command {

@@ -207,7 +207,7 @@ func (d dice) certificates() command.Body {
 }
 
 func (d dice) sealing() command.Body {
-	if d.IntN(4) == 0 {
+	if d.IntN(2) == 0 {
 		if d.IntN(2) == 0 {
 			return command.LockRelease{Name: "a", Holder: pick(d, "x", "x", "")}
 		}

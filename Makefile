@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 BIN := bin
 CONSUL := .tools/consul
+H2SPEC := .tools/h2spec
 COMMANDS := controlplane fleetctl edgenode edgesupervisor devfleet loadtest
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 MODULE := github.com/edgefleet/edgefleet
@@ -36,10 +37,13 @@ $(BIN)/pebble: go.mod
 $(CONSUL): tools/consul/go.mod
 	cd tools/consul && GOFLAGS=-mod=readonly go build -trimpath -o ../../$@ github.com/hashicorp/consul
 
+$(H2SPEC): tools/h2spec/go.mod
+	cd tools/h2spec && GOFLAGS=-mod=readonly go build -trimpath -o ../../$@ github.com/summerwind/h2spec/cmd/h2spec
+
 consul: $(CONSUL) ## build the Consul server that some tests run against: 3 minutes, once
 
-PEERS := bind9 bind9-dnsutils nsd dnsperf
-peers: ## install the name servers that some tests run against, and what measures them (Debian, as root)
+PEERS := bind9 bind9-dnsutils nsd dnsperf testssl.sh slowhttptest
+peers: $(H2SPEC) ## install what some tests run against or with: name servers, testers of TLS and HTTP (Debian, as root)
 	apt-get install -y --no-install-recommends $(PEERS) || { apt-get update && apt-get install -y --no-install-recommends $(PEERS); }
 
 test: build ## run every test

@@ -39,7 +39,7 @@ func (m *member) checks(ctx context.Context) []fleet.Check {
 		asked.Go(func() { found[i] = m.checkMember(ctx, other) })
 	}
 	asked.Wait()
-	return append(append(append(out, slices.Concat(found...)...), m.checkNodes(), m.checkDNSSets()), m.checkConsul()...)
+	return append(append(append(out, slices.Concat(found...)...), m.checkNodes(), m.checkDNSSets(), m.checkAuthorities()), m.checkConsul()...)
 }
 
 // checkHealth is what /readyz of this member says.

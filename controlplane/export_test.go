@@ -3,6 +3,7 @@ package controlplane
 import (
 	"time"
 
+	"github.com/edgefleet/edgefleet/controlplane/client"
 	"github.com/edgefleet/edgefleet/controlplane/dns"
 	"github.com/edgefleet/edgefleet/controlplane/keys"
 	"github.com/edgefleet/edgefleet/controlplane/state"
@@ -28,3 +29,6 @@ func ZoneOf(s *state.Store, c DNS, heard func() time.Duration) dns.PushSource {
 
 // ValidateDNS holds a configuration against its limits.
 func ValidateDNS(d DNS) error { return d.validate() }
+
+// BudgetOf is what cert budget shows.
+func BudgetOf(s *state.Store, a ACME) client.CertBudget { return budgetOf(s.Read(), utcNow(), a) }

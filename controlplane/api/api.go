@@ -75,6 +75,8 @@ type Options struct {
 	// Zone is the edge zone as this member answers it, CheckZone asks every name server for it.
 	Zone      func() client.Zone
 	CheckZone func(ctx context.Context) []fleet.Check
+	// CertBudget is what may still be asked of the certificate authorities.
+	CertBudget func() client.CertBudget
 	// Recheck makes the leader look at a host at once.
 	Recheck func(fleet.HostName)
 	// Forward reaches other members' APIs with this member's certificate.
@@ -155,7 +157,7 @@ func newAPI(o Options) *API {
 	a.huma = humago.New(a.mux, config())
 	for _, register := range []func(){
 		a.registerCluster, a.registerSnapshots, a.registerBackups, a.registerDrills, a.registerMembers, a.registerTenants, a.registerHosts, a.registerOrigins, a.registerRules, a.registerNodes, a.registerLocks, a.registerEvents, a.registerEdge, a.registerAudit,
-		a.registerSettle, a.registerZone, a.registerUsers, a.registerApprovals,
+		a.registerSettle, a.registerZone, a.registerCertBudget, a.registerUsers, a.registerApprovals,
 	} {
 		register()
 	}

@@ -322,6 +322,9 @@ func (f *fixture) addMember(id fleet.MemberID, change []func(*http.Server)) {
 		Member: id, State: m.state, Consensus: r, Keys: f.keys, Library: m.library, Events: m.events, Audit: m.audit,
 		Report: func(r fleet.Report) { f.reports <- r },
 		Checks: func(context.Context) []fleet.Check { return nil }, CheckZone: func(context.Context) []fleet.Check { return []fleet.Check{} },
+		CertBudget: func() client.CertBudget {
+			return client.CertBudget{Authorities: []client.AuthorityBudget{{Directory: "https://ca.example/dir", State: "ok"}}}
+		},
 		Zone: func() client.Zone {
 			return client.Zone{Member: id, NameServers: []client.ZoneNameServer{}, Sets: []fleet.DNSSet{}}
 		}, Backups: func() fleet.BackupStatus { return fleet.BackupStatus{Member: id, Kept: []fleet.Backup{}} },

@@ -52,6 +52,11 @@ func TestARegionIsWithdrawnAndRestored(t *testing.T) {
 	f.op().call("GET", "/v1/regions/mars", nil).want(404)
 	f.op().call("GET", "/v1/dns/zone", nil).want(200)
 	f.op().call("GET", "/v1/dns/checks", nil).want(200)
+	var budget client.CertBudget
+	f.op().call("GET", "/v1/certs/budget", nil).want(200).into(&budget)
+	if len(budget.Authorities) != 1 || budget.Authorities[0].State != "ok" {
+		t.Errorf("%+v", budget)
+	}
 	if got := len(f.audit()) - before; got != 3 {
 		t.Errorf("%d audit entries for three changes", got)
 	}
@@ -59,4 +64,5 @@ func TestARegionIsWithdrawnAndRestored(t *testing.T) {
 	f.at(0, customer).call("GET", "/v1/regions", nil).want(403)
 	f.at(0, customer).call("POST", "/v1/regions/eu/withdraw", client.RegionWithdraw{}).want(403)
 	f.at(0, customer).call("GET", "/v1/dns/zone", nil).want(403)
+	f.at(0, customer).call("GET", "/v1/certs/budget", nil).want(403)
 }

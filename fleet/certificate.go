@@ -23,6 +23,8 @@ const (
 	ChallengeDNS01 ChallengeType = "dns-01"
 	// ChallengeHTTP01 is answered by the edges.
 	ChallengeHTTP01 ChallengeType = "http-01"
+	// ChallengeTLSALPN01 is answered by the edges in a handshake (RFC 8737): the last choice, where port 80 is closed.
+	ChallengeTLSALPN01 ChallengeType = "tls-alpn-01"
 )
 
 // Challenge is what must be answered while an order is validated.

@@ -248,4 +248,6 @@ type BundleChallenge struct {
 	Host     HostName `json:"host"`
 	Token    string   `json:"token"`
 	Response string   `json:"response"`
+	// Type is empty for HTTP-01, and tls-alpn-01 for an answer that is shown in a handshake.
+	Type ChallengeType `json:"type,omitempty"`
 }

@@ -32,8 +32,12 @@ func derive(v *state.View, g fleet.GroupName, k *keys.Keys, c *cache) (map[fleet
 	}
 	challenges := map[fleet.TenantID][]fleet.BundleChallenge{}
 	for _, c := range v.Challenges() {
-		if c.Type == fleet.ChallengeHTTP01 {
+		switch c.Type {
+		case fleet.ChallengeHTTP01:
 			challenges[c.Tenant] = append(challenges[c.Tenant], fleet.BundleChallenge{Host: c.Host, Token: c.Token, Response: c.Response})
+		case fleet.ChallengeTLSALPN01:
+			challenges[c.Tenant] = append(challenges[c.Tenant], fleet.BundleChallenge{Host: c.Host, Token: c.Token, Response: c.Response, Type: c.Type})
+		case fleet.ChallengeDNS01: // answered by the members
 		}
 	}
 	kept := c.group(g, key.Epoch)

@@ -9,7 +9,7 @@ import (
 
 // formatOnce is the first format with idempotency keys in headers, formatIntroduced that with TokenIssue.IntroducedBy,
 // formatHostTLS that with TLS and forwarding in the spec of a host, formatExclusive that with HostPut.Exclusive,
-// formatChallengeOut that with challenges that take edges out of DNS.
+// formatChallengeOut that with challenges that take edges out of DNS, and with TLS-ALPN-01.
 const (
 	formatOnce         = 2
 	formatIntroduced   = 2
@@ -69,7 +69,7 @@ func Hold(h Header, b Body, members func() []fleet.Member) (Header, error) {
 	if p, ok := b.(HostPut); ok && p.Exclusive {
 		need = max(need, formatExclusive)
 	}
-	if c, ok := b.(ChallengePut); ok && c.Challenge.Out != nil {
+	if c, ok := b.(ChallengePut); ok && (c.Challenge.Out != nil || c.Challenge.Type == fleet.ChallengeTLSALPN01) {
 		need = formatChallengeOut
 	}
 	if need == 1 && h.Once == nil {

@@ -148,8 +148,8 @@ func (p *processor) challengePut(b *command.ChallengePut) error {
 	if err := live(h); err != nil {
 		return err
 	}
-	if c.Type != fleet.ChallengeDNS01 && c.Type != fleet.ChallengeHTTP01 {
-		return fleet.Invalid("type", "%q is not a challenge type: use dns-01 or http-01", string(c.Type))
+	if c.Type != fleet.ChallengeDNS01 && c.Type != fleet.ChallengeHTTP01 && c.Type != fleet.ChallengeTLSALPN01 {
+		return fleet.Invalid("type", "%q is not a challenge type: use dns-01, http-01 or tls-alpn-01", string(c.Type))
 	}
 	if n := len(c.Token); n == 0 || n > maxChallenge || len(c.Response) > maxChallenge {
 		return fleet.Invalid("token", "a challenge token of %d and a response of %d bytes: give 1 to %d", n, len(c.Response), maxChallenge)

@@ -106,7 +106,8 @@ func TestChallengesOrdersAndCertificates(t *testing.T) {
 			}
 		}},
 		{name: "a challenge of an unknown host is refused", when: challenge("x.example.com", fleet.ChallengeDNS01, "t"), refused: fleet.ErrNotFound},
-		{name: "a challenge of an unknown type is refused", when: challenge("a.example.com", "tls-alpn-01", "t"), refused: fleet.ErrInvalid, says: "dns-01 or http-01"},
+		{name: "a challenge of an unknown type is refused", when: challenge("a.example.com", "email-reply-00", "t"), refused: fleet.ErrInvalid, says: "dns-01, http-01 or tls-alpn-01"},
+		{name: "a challenge that is answered in a handshake is stored", when: challenge("a.example.com", fleet.ChallengeTLSALPN01, "t"), object: "challenge/a.example.com", of: "acme"},
 		{name: "a challenge without a token is refused", when: challenge("a.example.com", fleet.ChallengeHTTP01, ""), refused: fleet.ErrInvalid},
 		{name: "a challenge with a long answer is refused", when: with(challenge("a.example.com", fleet.ChallengeHTTP01, "t"), func(b *command.ChallengePut) { b.Challenge.Response = strings.Repeat("x", 513) }), refused: fleet.ErrInvalid},
 		{name: "a challenge takes late edges out of DNS", when: with(challenge("a.example.com", fleet.ChallengeHTTP01, "t"), func(b *command.ChallengePut) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/fleet/rules"
+	"github.com/edgefleet/edgefleet/tls/alpn"
 	"github.com/edgefleet/edgefleet/tls/keyring"
 	"github.com/edgefleet/edgefleet/tls/sni"
 )
@@ -115,7 +116,7 @@ func decodeCerts(tenant fleet.TenantID, b []byte, group fleet.GroupName, keys ke
 	if err := atMost("challenges", len(c.Challenges), fleet.MaxHostsPerTenant); err != nil {
 		return part{}, err
 	}
-	p := part{epochs: map[uint64]bool{}, challenges: c.Challenges}
+	p := part{epochs: map[uint64]bool{}, validations: map[fleet.HostName]*tls.Certificate{}}
 	// While a certificate is being replaced a host has two; the table shows the one that comes last.
 	slices.SortStableFunc(c.Certificates, func(a, b fleet.BundleCert) int { return cmp.Compare(a.Generation, b.Generation) })
 	for _, bc := range c.Certificates {
@@ -139,6 +140,17 @@ func decodeCerts(tenant fleet.TenantID, b []byte, group fleet.GroupName, keys ke
 		}
 		if ch.Token == "" || len(ch.Token) > maxChallengeBytes || len(ch.Response) > maxChallengeBytes {
 			return part{}, fleet.Invalid("challenge", "challenge of %s: token and answer have 1 to %d bytes", ch.Host, maxChallengeBytes)
+		}
+		switch ch.Type {
+		case "":
+			p.challenges = append(p.challenges, ch)
+		case fleet.ChallengeTLSALPN01:
+			var err error
+			if p.validations[ch.Host], err = alpn.Certificate(ch.Host, ch.Response); err != nil {
+				return part{}, err
+			}
+		default:
+			return part{}, fleet.Invalid("challenge", "challenge of %s: %q is not answered by edges", ch.Host, ch.Type)
 		}
 	}
 	return p, nil

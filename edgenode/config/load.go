@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"iter"
@@ -49,6 +50,8 @@ type part struct {
 	challenges []fleet.BundleChallenge
 	// origins are the certificates for origins, by host.
 	origins map[fleet.HostName]*OriginCerts
+	// validations are made here, of challenges that are answered in a handshake.
+	validations map[fleet.HostName]*tls.Certificate
 	// epochs are the group keys that the bundle needed.
 	epochs map[uint64]bool
 }

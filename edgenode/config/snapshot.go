@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"net/netip"
 	"strings"
@@ -48,6 +49,8 @@ type Snapshot struct {
 	Hosts map[fleet.HostName]*Host
 	// Challenges holds the body of each HTTP-01 answer.
 	Challenges map[ChallengeKey]string
+	// Validations are the certificates of TLS-ALPN-01 answers, which only the handshake of a CA gets to see.
+	Validations map[fleet.HostName]*tls.Certificate
 	// Versions are the heads that the snapshot was made of; a kind that was never applied is absent.
 	Versions map[fleet.HeadKind]fleet.Version
 	// GroupKey is that of the newest epoch that the node was given; its Epoch is 0 before the first. Session-ticket keys

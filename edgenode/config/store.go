@@ -2,6 +2,7 @@ package config
 
 import (
 	"crypto/ed25519"
+	"crypto/tls"
 	"errors"
 	"maps"
 	"net/netip"
@@ -130,15 +131,16 @@ func (s *Store) report(h head.Head, reason string) fleet.HeadReport {
 func (s *Store) publish() {
 	snap := &Snapshot{
 		Hosts:      map[fleet.HostName]*Host{},
-		Challenges: map[ChallengeKey]string{},
-		Versions:   map[fleet.HeadKind]fleet.Version{},
-		GroupKey:   s.keys[s.keys.newest()].key,
+		Challenges: map[ChallengeKey]string{}, Validations: map[fleet.HostName]*tls.Certificate{},
+		Versions: map[fleet.HeadKind]fleet.Version{},
+		GroupKey: s.keys[s.keys.newest()].key,
 	}
 	var entries []sni.Entry
 	for kind, t := range s.current {
 		snap.Versions[kind] = t.head.Version
 		for _, p := range t.tenants {
 			entries = append(entries, p.entries...)
+			maps.Copy(snap.Validations, p.validations)
 			for _, c := range p.challenges {
 				snap.Challenges[ChallengeKey{c.Host, c.Token}] = c.Response
 			}

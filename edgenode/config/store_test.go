@@ -197,7 +197,7 @@ func ruleset(pattern string) fleet.RulesetBundle {
 // served is what a snapshot and the table say, in comparable form.
 func served(e edge) map[string]any {
 	snap := e.Snapshot()
-	out := map[string]any{"certificates": e.table.Len(), "challenges": len(snap.Challenges)}
+	out := map[string]any{"certificates": e.table.Len(), "challenges": len(snap.Challenges), "validations": len(snap.Validations)}
 	for name, h := range snap.Hosts {
 		out[string(name)] = []any{h.Tenant, h.Mode, h.Origins, h.Rules != nil}
 	}
@@ -211,7 +211,9 @@ func served(e edge) map[string]any {
 func (c *control) all(e edge) []fleet.HeadReport {
 	certs := fleet.CertsBundle{
 		Tenant: "acme", Certificates: []fleet.BundleCert{c.certificate("acme", "api.example.com", 1, 5)},
-		Challenges: []fleet.BundleChallenge{{Host: "new.example.com", Token: "tok", Response: "tok.print"}},
+		Challenges: []fleet.BundleChallenge{
+			{Host: "new.example.com", Token: "tok", Response: "tok.print"}, {Host: "closed.example.com", Token: "tok2", Response: "tok2.print", Type: fleet.ChallengeTLSALPN01},
+		},
 	}
 	return c.apply(e, c.envelope(5),
 		c.head(fleet.HeadConfig, 1, oneTenant(hosts("acme", "api.example.com"))),
@@ -235,7 +237,7 @@ func TestAppliedHeadsAreServedAndSurviveARestart(t *testing.T) {
 		}
 	}
 	want := served(e)
-	if want["config"] != uint64(1) || want["certificates"] != 1 || want["challenges"] != 1 {
+	if want["config"] != uint64(1) || want["certificates"] != 1 || want["challenges"] != 1 || want["validations"] != 1 {
 		t.Fatalf("served %v", want)
 	}
 	if _, ok := e.table.Lookup("api.example.com"); !ok {

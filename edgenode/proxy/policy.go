@@ -10,6 +10,7 @@ import (
 
 	"github.com/edgefleet/edgefleet/edgenode/config"
 	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/tls/alpn"
 )
 
 // connection is what is known of a client's connection since its handshake. It is written by the handshake and read by
@@ -43,6 +44,9 @@ func (p *Proxy) configFor(base *tls.Config) func(*tls.ClientHelloInfo) (*tls.Con
 		if !ok {
 			return nil, nil //nolint:nilnil // crypto/tls goes on with base
 		}
+		if alpn.Asked(hello) {
+			return p.validation(hello, name)
+		}
 		host := p.snapshot().Host(name)
 		if host == nil || host.ClientPolicy == "" && host.MinVersion <= base.MinVersion {
 			return nil, nil //nolint:nilnil // as above
@@ -56,6 +60,17 @@ func (p *Proxy) configFor(base *tls.Config) func(*tls.ClientHelloInfo) (*tls.Con
 		}
 		return c, nil
 	}
+}
+
+// validation shows a CA the answer to its TLS-ALPN-01 challenge. For names of which the edge has none the handshake ends: it
+// offers a protocol that is spoken with nobody else.
+func (p *Proxy) validation(hello *tls.ClientHelloInfo, name fleet.HostName) (*tls.Config, error) {
+	c := p.snapshot().Validations[name]
+	if c == nil {
+		p.metrics.handshakeFailed(context.WithoutCancel(hello.Context()), "no_challenge")
+		return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{alpn.Protocol}}, nil
+	}
+	return alpn.Config(c), nil
 }
 
 // demandCertificate makes c ask for client certificates. A session resumes only where the same is asked as when it began:

@@ -162,7 +162,7 @@ func (r Request) validate() (*x509.CertificateRequest, error) {
 		return nil, fleet.Invalid("challenge", "an order of %s needs a challenge type and somewhere to store how far it is", r.Host)
 	}
 	for _, via := range r.Via {
-		if via != fleet.ChallengeDNS01 && via != fleet.ChallengeHTTP01 {
+		if via != fleet.ChallengeDNS01 && via != fleet.ChallengeHTTP01 && via != fleet.ChallengeTLSALPN01 {
 			return nil, fleet.Invalid("challenge", "challenge type %q is not set up", string(via))
 		}
 	}

@@ -165,6 +165,9 @@ func (l *Loop) allowed(ctx context.Context, h fleet.Host, zone fleet.HostName, e
 		if first == nil {
 			first = &wait{reason: v.Reason, message: v.Message, action: v.Action}
 		}
+		if v.Reason != fleet.ReasonHTTPUnreachable && v.Reason != fleet.ReasonCAAForbidden {
+			break // what is wrong is wrong for every challenge
+		}
 	}
 	return "", first
 }

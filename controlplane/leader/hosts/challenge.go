@@ -19,7 +19,7 @@ import (
 const reinspect = time.Second
 
 // Challenges makes ACME challenges answerable through the replicated state: members' DNS servers answer DNS-01 from
-// it, edges get HTTP-01 answers with their certificates. It is an issuance.Presenter, used on the leader only.
+// it, edges get HTTP-01 and TLS-ALPN-01 answers with their certificates. It is an issuance.Presenter, used on the leader only.
 type Challenges struct {
 	State    *state.Store
 	Proposer leader.Proposer
@@ -39,7 +39,7 @@ type Challenges struct {
 // outFor is how long an edge that is late stays out of DNS at most: as long as one attempt takes at most.
 const outFor = 5 * time.Minute
 
-// Present commits the answer, and returns when every edge that DNS answers with for the host acknowledged it (HTTP-01).
+// Present commits the answer, and returns when every edge that DNS answers with for the host acknowledged it (HTTP-01, TLS-ALPN-01).
 // When edges are late and may not leave DNS, for too few would be left, it returns fleet.ErrTimeout.
 func (c *Challenges) Present(ctx context.Context, ch fleet.Challenge) error {
 	if _, err := c.Proposer.Propose(ctx, leader.Header(name, c.Now()), command.ChallengePut{Challenge: ch}); err != nil {

@@ -2,6 +2,7 @@ package hosts_test
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"net"
@@ -32,6 +33,16 @@ func ders(chain string) [][]byte {
 		}
 		out = append(out, b.Bytes)
 	}
+}
+
+// leafOf is what a certificate says.
+func leafOf(t *testing.T, c fleet.CertificateRecord) *x509.Certificate {
+	t.Helper()
+	leaf, err := x509.ParseCertificate(ders(c.Chain)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return leaf
 }
 
 // listenAll serves on one port of every edge's address.

@@ -84,6 +84,9 @@ func (l *Loop) attempt(ctx context.Context, h fleet.Host, zone fleet.HostName, e
 
 // vias are the challenges that the records allow, the best first.
 func vias(best fleet.ChallengeType) []fleet.ChallengeType {
+	if best == fleet.ChallengeHTTP01 {
+		return []fleet.ChallengeType{best, fleet.ChallengeTLSALPN01}
+	}
 	return []fleet.ChallengeType{best}
 }
 

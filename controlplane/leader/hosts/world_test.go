@@ -27,6 +27,7 @@ import (
 	"github.com/edgefleet/edgefleet/controlplane/state"
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/observability"
+	"github.com/edgefleet/edgefleet/tls/alpn"
 	"github.com/edgefleet/edgefleet/tls/certstore"
 	"github.com/edgefleet/edgefleet/tls/issuance"
 	"github.com/edgefleet/edgefleet/tls/issuance/pebbletest"
@@ -54,6 +55,12 @@ var edgeAddrs = map[fleet.NodeID]netip.Addr{"n1": netip.MustParseAddr("127.0.0.1
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	return newWorldWith(t, pebbletest.Options{})
+}
+
+// newWorldWith is newWorld with a certificate authority of another kind.
+func newWorldWith(t *testing.T, ca pebbletest.Options) *world {
+	t.Helper()
 	var nodes []fleet.Node
 	for id, a := range edgeAddrs {
 		nodes = append(nodes, fleet.Node{
@@ -69,7 +76,7 @@ func newWorld(t *testing.T) *world {
 	w.background(w.acknowledge)
 	w.web = listenAll(t, func(l net.Listener) { _ = http.Serve(l, http.HandlerFunc(w.answerHTTP)) })
 	w.secure = listenAll(t, func(l net.Listener) {
-		_ = http.Serve(tls.NewListener(l, &tls.Config{GetCertificate: w.certificate}), http.NotFoundHandler())
+		_ = http.Serve(tls.NewListener(l, &tls.Config{GetCertificate: w.certificate, GetConfigForClient: w.validation}), http.NotFoundHandler())
 	})
 	zoneServer, err := dns.Listen(dns.Options{Listen: "127.0.0.1:0", Source: source{w.state}, Telemetry: observability.Discard()})
 	if err != nil {
@@ -77,7 +84,8 @@ func newWorld(t *testing.T) *world {
 	}
 	w.background(zoneServer.Run)
 	w.resolver = w.recursive(zoneServer.Addr().String())
-	w.ca = pebbletest.Start(t, pebbletest.Options{Resolver: w.resolver, HTTPPort: int(w.web)})
+	ca.Resolver, ca.HTTPPort, ca.TLSPort = w.resolver, int(w.web), int(w.secure)
+	w.ca = pebbletest.Start(t, ca)
 	return w
 }
 
@@ -162,6 +170,21 @@ func (w *world) answerHTTP(rw http.ResponseWriter, r *http.Request) {
 		}
 	}
 	http.NotFound(rw, r)
+}
+
+// validation is what edges show a CA that looks for a TLS-ALPN-01 answer.
+func (w *world) validation(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	if !alpn.Asked(hello) {
+		return nil, nil
+	}
+	for _, c := range w.state.Read().ChallengesOf(fleet.HostName(hello.ServerName), fleet.ChallengeTLSALPN01) {
+		cert, err := alpn.Certificate(c.Host, c.Response)
+		if err != nil {
+			return nil, err
+		}
+		return alpn.Config(cert), nil
+	}
+	return nil, errors.New("no answer")
 }
 
 func (w *world) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {

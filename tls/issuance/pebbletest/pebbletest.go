@@ -37,6 +37,10 @@ type Options struct {
 	Resolver string
 	// HTTPPort is where it looks for HTTP-01 answers.
 	HTTPPort int
+	// TLSPort is where it looks for TLS-ALPN-01 answers.
+	TLSPort int
+	// Slow has it sleep up to a second before it looks.
+	Slow bool
 	// RejectNonces is the percentage of good nonces that it refuses.
 	RejectNonces int
 	// ExternalAccounts, if any, are the MAC keys (base64url) by key id of the accounts that it demands.
@@ -124,7 +128,7 @@ func try(ctx context.Context, t *testing.T, program string, o Options) (*Pebble,
 	}
 	profile := map[string]any{"description": "test", "validityPeriod": o.Validity}
 	config, err := json.Marshal(map[string]any{"pebble": map[string]any{
-		"listenAddress": listen, "managementListenAddress": management, "httpPort": o.HTTPPort, "tlsPort": 1,
+		"listenAddress": listen, "managementListenAddress": management, "httpPort": o.HTTPPort, "tlsPort": max(1, o.TLSPort),
 		"certificate": filepath.Join(dir, "cert.pem"), "privateKey": filepath.Join(dir, "key.pem"),
 		"retryAfter": map[string]int{"authz": 1, "order": 1}, "keyAlgorithm": "ecdsa", "profiles": map[string]any{"default": profile},
 		"domainBlocklist":                []string{"blocked.example"},
@@ -137,7 +141,11 @@ func try(ctx context.Context, t *testing.T, program string, o Options) (*Pebble,
 		t.Fatal(err)
 	}
 	cmd := exec.Command(program, "-config", filepath.Join(dir, "config.json"), "-dnsserver", o.Resolver)
-	cmd.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", fmt.Sprintf("PEBBLE_WFE_NONCEREJECT=%d", o.RejectNonces), "PEBBLE_AUTHZREUSE=0")
+	sleep := "PEBBLE_VA_NOSLEEP=1"
+	if o.Slow {
+		sleep = "PEBBLE_VA_SLEEPTIME=1"
+	}
+	cmd.Env = append(os.Environ(), sleep, fmt.Sprintf("PEBBLE_WFE_NONCEREJECT=%d", o.RejectNonces), "PEBBLE_AUTHZREUSE=0")
 	log := &counter{}
 	cmd.Stdout = log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

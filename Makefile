@@ -71,8 +71,9 @@ fuzz: ## fuzz every decoder of untrusted bytes for 20 s each
 bench: ## run every benchmark once
 	go test -run '^$$' -bench . -benchtime 1s ./...
 
-load: build etcdbench ## run the load scenarios beside their peers (apt-get install etcd-server etcd-client); RESULTS=FILE keeps the report
-	$(BIN)/loadtest run controlplane $(if $(RESULTS),--out $(RESULTS))
+SCENARIO ?= controlplane
+load: build etcdbench ## run a load scenario beside its peers: SCENARIO=controlplane or hosts; RESULTS=FILE keeps the report
+	$(BIN)/loadtest run $(SCENARIO) $(if $(RESULTS),--out $(RESULTS))
 
 etcdbench:
 	@mkdir -p $(BIN)

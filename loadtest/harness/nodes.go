@@ -83,14 +83,15 @@ func (c *Members) Converged(ctx context.Context, n int) error {
 		}
 		heads := map[string]bool{}
 		for _, node := range all {
-			now := ""
+			var roots strings.Builder
 			for _, kind := range fleet.HeadKinds {
 				h, ok := node.Observed.Head(kind)
 				if !ok || h.Reason != "" {
 					return fleet.NewError(fleet.ErrUnavailable, "nodes", "node %s does not run its %s yet: %s", node.ID, kind, h.Reason)
 				}
-				now += string(h.Root)
+				roots.WriteString(string(h.Root))
 			}
+			now := roots.String()
 			heads[now] = true
 			if now != last {
 				last, since = now, time.Now()
@@ -142,7 +143,8 @@ control_plane: [%s]
 join_token_file: %s
 poll_interval: 5s
 heartbeat_interval: 1s
-drain_timeout: 3s
+drain_timeout: 1s
+leave_dns: 1ms
 resolver: %s
 `, filepath.Join(c.env.Dir, c.name, id), id, host, at(strconv.Itoa(PortHTTPS)), at(strconv.Itoa(PortHTTP)), at(portAdmin), strings.Join(members, ", "), secret, resolver)
 	config, err := c.env.WriteFile(c.name+"/"+id+".yaml", []byte(text))
@@ -179,7 +181,7 @@ func childrenOf(pid int) (out []int, err error) {
 		if err != nil {
 			continue // a thread that ended
 		}
-		for _, word := range strings.Fields(string(b)) {
+		for word := range strings.FieldsSeq(string(b)) {
 			child, err := strconv.Atoi(word)
 			if err != nil {
 				return nil, err

@@ -63,7 +63,7 @@ type server struct {
 // handshakes holds the full handshakes of a node for each second of processor time against those of a bare server of
 // crypto/tls, and counts sessions that resume on the other node.
 func (r *run) handshakes(ctx context.Context) error {
-	w, err := r.start(ctx, "handshakes", nodes, nil)
+	w, err := r.fleet(ctx)
 	if err != nil {
 		return err
 	}
@@ -92,10 +92,7 @@ func (r *run) handshakes(ctx context.Context) error {
 	r.rep.Add("full handshakes of crypto/tls", b, "1/s/core", report.Bound{}, fmt.Sprintf("a bare server in a process of its own, for each second of its processor time; rounds %.0f", theirs.rounds))
 	r.rep.Add("full handshakes", a, "1/s/core", report.Bound{}, fmt.Sprintf("one node, for each second of processor time of its worker; rounds %.0f", ours.rounds))
 	r.rep.Add("full handshakes beside crypto/tls", a/b, "×", report.AtLeast(0.9), fmt.Sprintf("TLS 1.3, X25519MLKEM768, P-256; %d clients, rounds in turn", handshakeWorkers))
-	if err := r.resumption(ctx, w, host); err != nil {
-		return err
-	}
-	return w.close(ctx)
+	return r.resumption(ctx, w, host)
 }
 
 // oneHost adds a host and waits until all nodes serve it.

@@ -2,6 +2,7 @@ package hosts
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -32,7 +33,7 @@ type issued struct {
 
 // issue measures the time from a customer's records to HTTPS.
 func (r *run) issue(ctx context.Context) error {
-	w, err := r.start(ctx, "issue", nodes, nil)
+	w, err := r.fleet(ctx)
 	if err != nil {
 		return err
 	}
@@ -43,13 +44,13 @@ func (r *run) issue(ctx context.Context) error {
 	r.alone = &out
 	r.rep.Add("DNS to HTTPS p50", out.p50.Seconds(), "s", report.AtMost(6), out.note+" (stretch: 3 s)")
 	r.rep.Add("DNS to HTTPS p95", out.p95.Seconds(), "s", report.AtMost(15), out.note+" (stretch: 10 s)")
-	return w.close(ctx)
+	return nil
 }
 
 // broken measures the same in a fleet that has names which are broken for ever, beside what issue found without them.
 func (r *run) broken(ctx context.Context) error {
 	if r.alone == nil { // the part was asked for alone
-		if err := r.issue(ctx); err != nil {
+		if err := errors.Join(r.issue(ctx), r.leave(ctx)); err != nil {
 			return err
 		}
 	}

@@ -32,21 +32,51 @@ type run struct {
 	rep *report.Report
 	// alone is what issue found, nil before.
 	alone *issued
+	// shared is the fleet of the parts that need nothing of their own in it, nil before the first of them.
+	shared *world
+	// renewed is the fleet of renew, of which a short run keeps the handshakes for due.
+	renewed *renewing
 }
 
-// part is a part and what measures it.
+// fleet is the fleet that parts share.
+func (r *run) fleet(ctx context.Context) (*world, error) {
+	if r.shared != nil {
+		return r.shared, nil
+	}
+	w, err := r.start(ctx, "fleet", nodes, nil)
+	if err == nil {
+		r.shared = w
+	}
+	return w, err
+}
+
+// leave ends the shared fleet, so that it takes nothing from those that follow.
+func (r *run) leave(ctx context.Context) error {
+	if r.shared == nil {
+		return nil
+	}
+	w := r.shared
+	r.shared = nil
+	return w.close(ctx)
+}
+
+// part is a part and what measures it; one that is alone has a fleet of its own.
 type part struct {
-	name string
-	run  func(*run, context.Context) error
+	name  string
+	run   func(*run, context.Context) error
+	alone bool
 }
 
 // parts are in the order in which they run.
 var parts = []part{
-	{"sni", (*run).sni},
-	{"handshakes", (*run).handshakes},
-	{"dns", (*run).dns},
-	{"issue", (*run).issue},
-	{"broken", (*run).broken},
+	{"sni", (*run).sni, true},
+	{"handshakes", (*run).handshakes, false},
+	{"dns", (*run).dns, false},
+	{"issue", (*run).issue, false},
+	{"deploy", (*run).deploy, false},
+	{"broken", (*run).broken, true},
+	{"renew", (*run).renew, true},
+	{"due", (*run).due, true},
 }
 
 // Parts names the parts in the order in which they run.
@@ -65,9 +95,14 @@ func Run(ctx context.Context, e *harness.Env, rep *report.Report) error {
 		if !e.Wants(p.name) {
 			continue
 		}
+		if p.alone {
+			if err := r.leave(ctx); err != nil {
+				return err
+			}
+		}
 		if err := p.run(r, ctx); err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
 	}
-	return nil
+	return r.leave(ctx)
 }

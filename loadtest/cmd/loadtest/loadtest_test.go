@@ -96,8 +96,16 @@ func TestHostsScenario(t *testing.T) {
 	for _, c := range rep.Checks {
 		got[c.Name] = c
 	}
-	for _, want := range []string{"certificate lookup p99", "certificate table", "full handshakes beside crypto/tls", "sessions resumed on the other node", "DNS to HTTPS p50", "DNS to HTTPS p95", "DNS to HTTPS beside broken names p95"} {
+	for _, want := range []string{
+		"certificate lookup p99", "certificate table", "full handshakes beside crypto/tls", "sessions resumed on the other node", "DNS to HTTPS p50", "DNS to HTTPS p95",
+		"certificate deployed p99", "DNS to HTTPS beside broken names p95", "handshake p99 during renewals", "the CA's orders", "renewals", "certificates renewed", "least life left",
+	} {
 		if c, ok := got[want]; !ok || c.Value <= 0 {
+			t.Errorf("check %q is %+v\n%s", want, c, stderr)
+		}
+	}
+	for _, want := range []string{"DNS answers", "longest handshake while names are due"} {
+		if c, ok := got[want]; !ok || c.Value <= 0 && c.Holds && c.Bound.Op == ">=" {
 			t.Errorf("check %q is %+v\n%s", want, c, stderr)
 		}
 	}

@@ -273,7 +273,7 @@ func (m *member) openKeys(ctx context.Context) error {
 func (m *member) startAPI(ctx context.Context, ln net.Listener) {
 	a := api.New(api.Options{
 		Member: m.c.Member, State: m.state, Consensus: m.raft, Keys: m.keys, Library: m.lib, Events: m.events, Audit: m.audit,
-		Report: m.nodes.Report, Checks: m.checks, PointsHere: m.pointsHere,
+		Report: m.nodes.Report, OriginsOut: m.nodes.OriginsOut, Checks: m.checks, PointsHere: m.pointsHere,
 		Callers: m.c.callerLimits(), Scratch: m.c.DataDir, Forward: m.forward, ForwardWaiting: m.waits, ClientCAs: m.trust.clientCAs, Telemetry: m.tel, Now: time.Now,
 		Recheck: m.recheck, Zone: m.showZone, CheckZone: m.checkZone, CertBudget: m.certBudget, Consul: m.consul.Consul != nil, Backups: m.backupStatus, Crash: m.crasher(), OwnStats: m.ownStats, Stats: m.stats,
 		Healthy: api.Healthy{LastContact: m.c.Autopilot.LastContact, MaxTrailing: uint64(m.c.Autopilot.MaxTrailing)}, //nolint:gosec // validated

@@ -204,7 +204,7 @@ func (w *worker) openSession() error {
 		Node: trust.Node, Group: trust.Group, Cluster: trust.Cluster, Boot: boot, Instance: o.Instance, Dir: o.Settings.SessionDir(),
 		Members: trust.Members, ControlPlane: o.Settings.ControlPlane,
 		Source: o.Identity.Source, MemberRoots: o.Identity.Members, APIRoots: o.Identity.API,
-		Store: w.store, Counters: w.proxy.Counters, Uncertified: w.proxy.Uncertified, Serving: w.serving.Load, OnAck: onAck,
+		Store: w.store, Counters: w.proxy.Counters, Uncertified: w.proxy.Uncertified, OriginsOut: w.proxy.OriginsOut, Serving: w.serving.Load, OnAck: onAck,
 		PollInterval: o.Settings.PollInterval, HeartbeatInterval: o.Settings.HeartbeatInterval, Telemetry: o.Telemetry,
 	})
 	if err != nil {

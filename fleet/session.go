@@ -98,6 +98,8 @@ type Report struct {
 	// Uncertified are hosts of the node's configuration that clients came for with TLS since the last report although they
 	// have no certificate: their DNS is worth a look. One that is lost is told again while clients come.
 	Uncertified []HostName `json:"uncertified,omitempty"`
+	// OriginsOut are the origins that the node passes over.
+	OriginsOut []OriginOut `json:"origins_out,omitempty"`
 }
 
 // MaxUncertified bounds Report.Uncertified.
@@ -118,6 +120,9 @@ func (r Report) Validate() error {
 	}
 	if len(r.Boot) > maxReportText || len(r.Instance) > maxReportText || len(r.Software) > maxReportText {
 		return NewError(ErrTooLarge, "report", "boot of %d, instance of %d and software of %d bytes; the limit is %d", len(r.Boot), len(r.Instance), len(r.Software), maxReportText)
+	}
+	if err := r.validateOriginsOut(); err != nil {
+		return err
 	}
 	if len(r.Uncertified) > MaxUncertified {
 		return NewError(ErrTooLarge, "uncertified", "%d hosts without a certificate are reported; the limit is %d", len(r.Uncertified), MaxUncertified)

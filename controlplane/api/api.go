@@ -62,6 +62,8 @@ type Options struct {
 	Audit   *audit.Log
 	// Report takes a node's report that came by HTTPS.
 	Report func(fleet.Report)
+	// OriginsOut is what the nodes say of a host's origins, and which nodes were heard; nil knows nothing.
+	OriginsOut func(fleet.HostName) (map[fleet.NodeID][]fleet.OriginOut, []fleet.NodeID)
 	// Checks runs the readiness checks of the cluster.
 	Checks func(ctx context.Context) []fleet.Check
 	// PointsHere says whether a host's DNS still leads to the edge; deletion is refused then.

@@ -58,6 +58,8 @@ type fixture struct {
 	pointing    atomic.Bool
 	pointingErr atomic.Bool
 	reports     chan fleet.Report
+	// said is what nodes say of origins.
+	said func(fleet.HostName) (map[fleet.NodeID][]fleet.OriginOut, []fleet.NodeID)
 }
 
 type member struct {
@@ -321,6 +323,12 @@ func (f *fixture) addMember(id fleet.MemberID, change []func(*http.Server)) {
 	m.api = api.New(api.Options{
 		Member: id, State: m.state, Consensus: r, Keys: f.keys, Library: m.library, Events: m.events, Audit: m.audit,
 		Report: func(r fleet.Report) { f.reports <- r },
+		OriginsOut: func(h fleet.HostName) (map[fleet.NodeID][]fleet.OriginOut, []fleet.NodeID) {
+			if f.said == nil {
+				return nil, nil
+			}
+			return f.said(h)
+		},
 		Checks: func(context.Context) []fleet.Check { return nil }, CheckZone: func(context.Context) []fleet.Check { return []fleet.Check{} },
 		CertBudget: func() client.CertBudget {
 			return client.CertBudget{Authorities: []client.AuthorityBudget{{Directory: "https://ca.example/dir", State: "ok"}}}

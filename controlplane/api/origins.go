@@ -24,12 +24,14 @@ func (a *API) originList(_ context.Context, in *HostRead) (*Body[client.OriginVi
 		return nil, err
 	}
 	v := a.view()
-	out := client.OriginViews{Host: h.Name, Origins: []client.OriginView{}}
+	out := client.OriginViews{Host: h.Name, Origins: []client.OriginView{}, Nodes: []fleet.NodeID{}}
+	health := a.originHealth(h, &out)
 	for _, o := range h.Spec.Origins {
 		view := client.OriginView{Origin: o}
 		if c, ok := v.OriginCert(h.Name, o.URL); ok {
 			view.Certificate = &c.OriginCert
 		}
+		view.Out = health(o)
 		out.Origins = append(out.Origins, view)
 	}
 	return &Body[client.OriginViews]{Body: out}, nil

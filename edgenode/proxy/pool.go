@@ -51,7 +51,9 @@ type origin struct {
 	// sick is what health checks say.
 	sick atomic.Bool
 	// asked: it asked for a client certificate and has not answered since.
-	asked  atomic.Bool
+	asked atomic.Bool
+	// outage is set while it is out, and until it answers.
+	outage atomic.Pointer[outage]
 	checks checks
 }
 
@@ -213,6 +215,7 @@ func (p *pool) down(ctx context.Context, m *origin, reason string) {
 	if !m.downUntil.CompareAndSwap(until, now.Add(out).UnixNano()) {
 		return
 	}
+	m.outOf(reason, now)
 	m.ejections.Add(1)
 	m.errors.Store(0)
 	p.log.WarnContext(ctx, "origin cannot be reached", "tenant", p.host.Tenant, "host", p.host.Name, "origin", m.endpoint.Address(), "reason", reason, "out_for", out.String())
@@ -222,6 +225,9 @@ func (p *pool) down(ctx context.Context, m *origin, reason string) {
 func (o *origin) up() {
 	if o.asked.Load() {
 		o.asked.Store(false)
+	}
+	if o.outage.Load() != nil && !o.sick.Load() {
+		o.outage.Store(nil)
 	}
 	if o.errors.Load() != 0 {
 		o.errors.Store(0)

@@ -108,14 +108,16 @@ func (p *pool) ask(ctx context.Context, m *origin, header http.Header) {
 	case err == nil:
 		c.good, c.bad = c.good+1, 0
 		if c.good == h.Healthy {
+			back := m.sick.CompareAndSwap(true, false)
 			m.up()
-			if m.sick.CompareAndSwap(true, false) {
+			if back {
 				p.log.InfoContext(ctx, "origin passes its health check again", "tenant", p.host.Tenant, "host", p.host.Name, "origin", m.endpoint.Address())
 			}
 		}
 	default:
 		c.good, c.bad = 0, c.bad+1
 		if c.bad >= h.Unhealthy && m.sick.CompareAndSwap(false, true) {
+			m.outOf(m.healthReason(err), time.Now())
 			p.log.WarnContext(ctx, "origin fails its health check", "tenant", p.host.Tenant, "host", p.host.Name, "origin", m.endpoint.Address(), "err", err)
 		}
 	}

@@ -155,7 +155,7 @@ func (s *Session) report() fleet.Report {
 	return fleet.Report{
 		Node: s.options.Node, Boot: s.options.Boot, Instance: s.options.Instance, Sent: time.Now(), Software: observability.Version,
 		Serving: s.options.Serving(), Heads: s.options.Store.Reports(), Counters: s.counters(),
-		Uncertified: s.options.Uncertified(),
+		Uncertified: s.options.Uncertified(), OriginsOut: s.options.OriginsOut(),
 	}
 }
 

@@ -54,6 +54,8 @@ type Options struct {
 	Serving  func() bool
 	// Uncertified takes the hosts that clients came for and that have no certificate, for each report; optional.
 	Uncertified func() []fleet.HostName
+	// OriginsOut are the origins that are out, for each report; optional.
+	OriginsOut func() []fleet.OriginOut
 	// OnAck receives acknowledgements of events; optional.
 	OnAck func(fleet.EventAck)
 	// PollInterval is the mean time between polls, 30 s if 0; HeartbeatInterval between reports, 5 s if 0.
@@ -75,6 +77,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Serving == nil {
 		o.Serving = func() bool { return true }
+	}
+	if o.OriginsOut == nil {
+		o.OriginsOut = func() []fleet.OriginOut { return nil }
 	}
 	if o.Uncertified == nil {
 		o.Uncertified = func() []fleet.HostName { return nil }

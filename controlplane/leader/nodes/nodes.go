@@ -50,6 +50,7 @@ const (
 type Loop struct {
 	o       Options
 	reports chan fleet.Report
+	outs    originsOut
 }
 
 // New makes the loop.
@@ -71,7 +72,8 @@ func (l *Loop) Report(r fleet.Report) {
 	if r.Validate() != nil {
 		return
 	}
-	r.Counters = nil // of no use here, and a follower keeps its queue
+	l.outs.see(r, l.o.Now())
+	r.Counters, r.OriginsOut = nil, nil // of no use here, and a follower keeps its queue
 	select {
 	case l.reports <- r:
 	default:

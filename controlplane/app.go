@@ -32,6 +32,7 @@ import (
 	"github.com/edgefleet/edgefleet/controlplane/keys"
 	"github.com/edgefleet/edgefleet/controlplane/leader/hosts"
 	"github.com/edgefleet/edgefleet/controlplane/leader/nodes"
+	"github.com/edgefleet/edgefleet/controlplane/leader/revocations"
 	"github.com/edgefleet/edgefleet/controlplane/state"
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/observability"
@@ -67,8 +68,10 @@ type member struct {
 	nodes  *nodes.Loop
 	consul *consulPart
 	// hosts is nil on a member that orders no certificates.
-	hosts   *hosts.Loop
-	forward *http.Transport
+	hosts *hosts.Loop
+	// revocations is set where hosts is.
+	revocations *revocations.Loop
+	forward     *http.Transport
 	// waits is forward for reads that wait.
 	waits *http.Transport
 	// backups is nil on a member that makes none.

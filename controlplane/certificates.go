@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/edgefleet/edgefleet/controlplane/leader/hosts"
+	"github.com/edgefleet/edgefleet/controlplane/leader/revocations"
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/tls/issuance"
 )
@@ -29,11 +30,31 @@ func (m *member) openHosts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	m.revocations = &revocations.Loop{State: m.state, Proposer: m.raft, Authority: revokers(authorities), Logger: m.tel.Logger, Now: utcNow}
 	m.hosts, err = hosts.New(hosts.Options{
 		State: m.state, Proposer: m.raft, Fetch: m.lib.Blob, Resolver: m.check, Authorities: authorities, Challenges: challenges,
 		Sealer: m.keys.Sealer, Handshake: hosts.NewHandshake(edgeRoots, m.c.EdgeHTTPSPort), Telemetry: m.tel,
 	})
 	return err
+}
+
+// revokers finds the authority that revokes what it issued.
+func revokers(authorities []hosts.Authority) func(string) revocations.Authority {
+	var first revocations.Authority
+	known := map[string]revocations.Authority{}
+	for _, a := range authorities {
+		if r, ok := a.Issuer.(revocations.Authority); ok {
+			if known[a.Directory] = r; first == nil {
+				first = r
+			}
+		}
+	}
+	return func(directory string) revocations.Authority {
+		if r, ok := known[directory]; ok {
+			return r
+		}
+		return first
+	}
 }
 
 // externalAccount is nil for a CA that demands none.

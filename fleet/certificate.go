@@ -116,6 +116,12 @@ type Certificate struct {
 	Renewal Renewal `json:"renewal,omitzero"`
 	// Authority is the directory of the CA that issued it, if it is known.
 	Authority string `json:"authority,omitempty"`
+	// Source is empty for a certificate of the ACME authority, SourceUploaded for an uploaded one. RemovedAt is when its
+	// owner took an uploaded one back: it serves until its successor is there.
+	Source    string    `json:"source,omitempty"`
+	RemovedAt time.Time `json:"removed_at,omitzero"`
+	// Revoke is set when the authority is to revoke it, as soon as its successor is served.
+	Revoke RevocationReason `json:"revoke,omitempty"`
 	Meta
 }
 
@@ -142,6 +148,9 @@ type Renewal struct {
 
 // RenewAt is when the certificate is due for renewal: when its Renewal says so, else at one third of its life left.
 func (c Certificate) RenewAt() time.Time {
+	if !c.RemovedAt.IsZero() {
+		return c.RemovedAt
+	}
 	if !c.Renewal.At.IsZero() {
 		return c.Renewal.At
 	}

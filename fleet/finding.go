@@ -25,6 +25,8 @@ const (
 	ReasonCAUnavailable  = "CA_UNAVAILABLE"
 	ReasonRenewalBlocked = "RENEWAL_BLOCKED"
 	ReasonDeployPartial  = "DEPLOY_PARTIAL"
+	// ReasonUploadNeeded: the host has its own certificate, and needs another, or its first.
+	ReasonUploadNeeded = "UPLOAD_NEEDED"
 )
 
 // Who has to act on a condition.

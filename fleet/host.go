@@ -49,6 +49,8 @@ type HostSpec struct {
 	// TLS is how clients reach the host, Forwarding how its requests reach the origins.
 	TLS        HostTLS    `json:"tls,omitzero"`
 	Forwarding Forwarding `json:"forwarding,omitzero"`
+	// Certificate is where the host's certificate comes from.
+	Certificate CertificatePolicy `json:"certificate,omitempty"`
 }
 
 // HostDesired is what the control plane assigned to a host.
@@ -193,6 +195,12 @@ func (h Host) Validate() error {
 		if err := ValidateID("region", r); err != nil {
 			return err
 		}
+	}
+	if err := h.Spec.Certificate.Validate(); err != nil {
+		return err
+	}
+	if h.Spec.Certificate == CertificateNone && (h.Spec.TLS.ClientAuth != ClientAuthNone || h.Spec.TLS.HSTS.MaxAge > 0) {
+		return Invalid("certificate", "host %s has no certificate at the edge, so that clients can show none, and Strict-Transport-Security is for the CDN in front to send: remove client_auth and hsts, or set certificate to own", h.Name)
 	}
 	return h.Spec.validateEdge()
 }

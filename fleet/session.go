@@ -216,6 +216,8 @@ type HostConfig struct {
 	// TLS and Forwarding are as in the host's spec.
 	TLS        HostTLS    `json:"tls,omitzero"`
 	Forwarding Forwarding `json:"forwarding,omitzero"`
+	// Plain: visitors come by another CDN that has their TLS, so that plain HTTP is served and not redirected.
+	Plain bool `json:"plain,omitempty"`
 }
 
 // RulesetBundle is one tenant's rules.

@@ -99,6 +99,8 @@ var hostMetrics = []Metric{
 	{Name: "edgefleet_dns_nodes", Kind: KindGauge, Unit: "1", Description: "Nodes in DNS (in), and out of it until they are healthy for long enough or for a decision (out), by node group.", Labels: []string{"group", "dns"}},
 	{Name: "edgefleet_hosts", Kind: KindGauge, Unit: "1", Description: "Hosts by phase and status, as this member's state has them.", Labels: []string{"phase", "status"}},
 	{Name: "edgefleet_certificate_least_life_seconds", Kind: KindGauge, Unit: "s", Description: "Life left of the certificate that ends first; negative once one has expired, absent without certificates.", Labels: nil},
+	{Name: "edgefleet_certificate_uploads_needed", Kind: KindGauge, Unit: "1", Description: "Hosts whose certificate the edge does not order, and which need another one or their first."},
+	{Name: "edgefleet_certificate_revocations_waiting", Kind: KindGauge, Unit: "1", Description: "Certificates that are to be revoked, and wait for their successor or the certificate authority."},
 	{Name: "edgefleet_acme_orders_total", Kind: KindCounter, Unit: "1", Description: "Attempts to get a certificate from the certificate authority, by challenge and by outcome: issued, or the reason of the failure.", Labels: []string{"challenge", "outcome"}},
 	{Name: "edgefleet_acme_order_seconds", Kind: KindHistogram, Unit: "s", Description: "Time from asking for a certificate to having it.", Labels: []string{"challenge"}},
 }

@@ -158,7 +158,7 @@ func newAPI(o Options) *API {
 	}
 	a.huma = humago.New(a.mux, config())
 	for _, register := range []func(){
-		a.registerCluster, a.registerSnapshots, a.registerBackups, a.registerDrills, a.registerMembers, a.registerTenants, a.registerHosts, a.registerOrigins, a.registerRules, a.registerNodes, a.registerLocks, a.registerEvents, a.registerEdge, a.registerAudit,
+		a.registerCluster, a.registerSnapshots, a.registerBackups, a.registerDrills, a.registerMembers, a.registerTenants, a.registerHosts, a.registerCerts, a.registerOrigins, a.registerRules, a.registerNodes, a.registerLocks, a.registerEvents, a.registerEdge, a.registerAudit,
 		a.registerSettle, a.registerZone, a.registerCertBudget, a.registerUsers, a.registerApprovals,
 	} {
 		register()

@@ -164,6 +164,13 @@ func TestEveryMutationLeavesOneAuditEntry(t *testing.T) {
 			return client.OriginCertSet{Origin: "https://203.0.113.9", Certificate: cert, Key: key}
 		}, nil},
 		{"origin-certificate-delete", nil, "POST", "/v1/tenants/red/hosts/a.example.com/origins/certificate/delete", client.OriginCertDelete{Origin: "https://203.0.113.9"}, nil},
+		{"cert-upload", nil, "POST", "/v1/tenants/red/hosts/a.example.com/certificate", func() any {
+			chain, _, key := ownCertificate(t, "a.example.com", 60*24*time.Hour)
+			return client.CertificateUpload{Certificate: chain, Key: key}
+		}, nil},
+		{"cert-remove", nil, "POST", "/v1/tenants/red/hosts/a.example.com/certificate/remove", nil, nil},
+		{"cert-renew", f.ordered("red", "a.example.com", op), "POST", "/v1/tenants/red/hosts/a.example.com/certificate/renew", nil, nil},
+		{"cert-revoke", nil, "POST", "/v1/tenants/red/hosts/a.example.com/certificate/revoke", client.CertificateRevoke{}, nil},
 		{"rule-create", nil, "POST", "/v1/tenants/red/rules", rule, nil},
 		{"rule-test", nil, "POST", "/v1/tenants/red/rules/test", client.RuleTest{URL: "https://a.example.com/?q=xx"}, nil},
 		{"rule-delete", nil, "DELETE", "/v1/tenants/red/rules/r1", nil, nil},

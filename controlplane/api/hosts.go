@@ -18,10 +18,9 @@ func (a *API) registerHosts() {
 	handle(a, op("host-list", http.MethodGet, "/v1/tenants/{tenant}/hosts", "A tenant's hosts", tenantOwn, fleet.PermHostsRead, fleet.DutyConsole), a.hostList)
 	handle(a, op("host-create", http.MethodPost, "/v1/tenants/{tenant}/hosts", "Protect a host; the answer has the DNS records to set", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).changes(command.TypeHostPut), a.hostCreate)
 	handle(a, op("host-show", http.MethodGet, "/v1/tenants/{tenant}/hosts/{host}", "A host with its conditions and DNS records", tenantOwn, fleet.PermHostsRead, fleet.DutyConsole), a.hostShow)
-	handle(a, op("host-update", http.MethodPatch, "/v1/tenants/{tenant}/hosts/{host}", "Change a host's origins, mode, regions, TLS or forwarding", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).changes(command.TypeHostPut).withRevision(), a.hostUpdate)
+	handle(a, op("host-update", http.MethodPatch, "/v1/tenants/{tenant}/hosts/{host}", "Change a host's origins, mode, regions, TLS, forwarding or where its certificate comes from", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).changes(command.TypeHostPut).withRevision(), a.hostUpdate)
 	handle(a, op("host-check", http.MethodPost, "/v1/tenants/{tenant}/hosts/{host}/check", "Look at the host's DNS now", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).answering(http.StatusOK), a.hostCheck)
 	handle(a, op("host-delete", http.MethodDelete, "/v1/tenants/{tenant}/hosts/{host}", "Stop protecting a host", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).changes(command.TypeHostRetire).withRevision(), a.hostDelete)
-	handle(a, op("host-certificate", http.MethodGet, "/v1/tenants/{tenant}/hosts/{host}/certificate", "The host's certificate", tenantOwn, fleet.PermHostsRead, fleet.DutyConsole), a.hostCertificate)
 }
 
 // HostPath names a host.
@@ -82,6 +81,9 @@ func (a *API) hostCreate(ctx context.Context, in *HostCreateInput) (*Body[client
 	spec := fleet.HostSpec{Origins: in.Body.Origins, Mode: orDefault(in.Body.Mode, fleet.ModeMonitoring), Regions: in.Body.Regions}
 	set(&spec.TLS, in.Body.TLS)
 	set(&spec.Forwarding, in.Body.Forwarding)
+	if spec.Certificate, err = fleet.ParseCertificatePolicy(in.Body.Certificate); err != nil {
+		return nil, err
+	}
 	h, err := a.putHost(ctx, nil, command.HostPut{Put: command.Put{Create: true}, Name: name, Tenant: in.tenant(), Label: newLabel(), Spec: spec, Exclusive: true})
 	if err != nil {
 		return nil, err
@@ -114,6 +116,11 @@ func (a *API) hostUpdate(ctx context.Context, in *HostUpdateInput) (*Body[client
 		set(&h.Spec.Regions, in.Body.Regions)
 		set(&h.Spec.TLS, in.Body.TLS)
 		set(&h.Spec.Forwarding, in.Body.Forwarding)
+		if in.Body.Certificate != nil {
+			if h.Spec.Certificate, err = fleet.ParseCertificatePolicy(*in.Body.Certificate); err != nil {
+				return h, err
+			}
+		}
 		return a.putHost(ctx, before, command.HostPut{Put: conditionOn(ctx, h.Meta), Name: h.Name, Tenant: h.Tenant, Spec: h.Spec})
 	})
 	if err != nil {
@@ -174,16 +181,4 @@ func (a *API) mayDelete(ctx context.Context, h fleet.Host, force bool) error {
 		return fleet.NewError(fleet.ErrConflict, "host", "DNS of %s still points at the edge, so deleting it would break visitors: change the record first, then delete", h.Name)
 	}
 	return nil
-}
-
-func (a *API) hostCertificate(_ context.Context, in *HostRead) (*Body[fleet.Certificate], error) {
-	h, err := a.host(in.HostPath)
-	if err != nil {
-		return nil, err
-	}
-	c, ok := a.view().Certificate(h.Name)
-	if !ok {
-		return nil, fleet.NewError(fleet.ErrNotFound, "certificate", "host %s has no certificate yet: %s", h.Name, h.Observed.Certificate.Message)
-	}
-	return &Body[fleet.Certificate]{Body: c.Certificate}, nil
 }

@@ -145,6 +145,12 @@ func (b *Body[T]) restore(ctx context.Context, a *API, o fleet.Once) error {
 	case *client.HostView:
 		cluster, _ := a.view().Cluster()
 		v.Records = v.Host.Records(cluster.Zone)
+	case *client.CertificateView:
+		var c fleet.Certificate
+		if err := json.Unmarshal(o.Answer, &c); err != nil {
+			return fmt.Errorf("remembered answer: %w", err)
+		}
+		*v = a.fullView(c)
 	case *client.Settled:
 		*v = a.settle(ctx, o.Index)
 	case *client.KEKStatus:

@@ -53,6 +53,8 @@ type (
 		// TLS is how clients reach the host, Forwarding how its requests reach the origins.
 		TLS        *fleet.HostTLS    `json:"tls,omitempty" doc:"how clients reach the host; default: TLS 1.2 or newer, for everybody"`
 		Forwarding *fleet.Forwarding `json:"forwarding,omitempty" doc:"how requests reach the origins; default: by turns, with the nodes' own limits"`
+		// Certificate is where the host's certificate comes from.
+		Certificate string `json:"certificate,omitempty" enum:",acme,own,none" doc:"acme: ordered and renewed by the edge (default); own: uploaded; none: another CDN in front has the visitors' TLS"`
 	}
 	// HostUpdate changes what is set.
 	HostUpdate struct {
@@ -62,6 +64,8 @@ type (
 		// TLS and Forwarding replace what is there, whole.
 		TLS        *fleet.HostTLS    `json:"tls,omitempty" doc:"replaces what is there, whole"`
 		Forwarding *fleet.Forwarding `json:"forwarding,omitempty" doc:"replaces what is there, whole"`
+		// Certificate is where the host's certificate comes from.
+		Certificate *string `json:"certificate,omitempty" enum:"acme,own,none" doc:"acme: ordered and renewed by the edge; own: uploaded; none: another CDN in front has the visitors' TLS"`
 	}
 	// HostView is a host and the DNS records that its owner sets.
 	HostView struct {

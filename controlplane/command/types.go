@@ -73,6 +73,11 @@ const (
 	TypeHostRetire
 	TypeOriginCertPut
 	TypeOriginCertDelete
+	TypeCertificateUpload
+	TypeCertificateRemove
+	TypeCertificateRenew
+	TypeCertificateRevoke
+	TypeRevocationPut
 )
 
 var names = map[Type]string{
@@ -105,6 +110,8 @@ var names = map[Type]string{
 	TypeAuthorityObserve: "authority_observe",
 	TypeHostRetire:       "host_retire",
 	TypeOriginCertPut:    "origin_cert_put", TypeOriginCertDelete: "origin_cert_delete",
+	TypeCertificateUpload: "certificate_upload", TypeCertificateRemove: "certificate_remove", TypeCertificateRenew: "certificate_renew",
+	TypeCertificateRevoke: "certificate_revoke", TypeRevocationPut: "revocation_put",
 }
 
 // String is the command's stable name, as it stands in the audit log.
@@ -192,4 +199,9 @@ var bodies = map[Type]func() Body{
 	TypeHostRetire:        func() Body { return &HostRetire{} },
 	TypeOriginCertPut:     func() Body { return &OriginCertPut{} },
 	TypeOriginCertDelete:  func() Body { return &OriginCertDelete{} },
+	TypeCertificateUpload: func() Body { return &CertificateUpload{} },
+	TypeCertificateRemove: func() Body { return &CertificateRemove{} },
+	TypeCertificateRenew:  func() Body { return &CertificateRenew{} },
+	TypeCertificateRevoke: func() Body { return &CertificateRevoke{} },
+	TypeRevocationPut:     func() Body { return &RevocationPut{} },
 }

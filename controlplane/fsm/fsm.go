@@ -246,6 +246,9 @@ func (p *processor) apply(b command.Body) (any, error) {
 	if obj, known, err := p.access(b); known {
 		return obj, err
 	}
+	if obj, known, err := p.certificates(b); known {
+		return obj, err
+	}
 	panic(fmt.Sprintf("fsm: command %s has no processor", b.Type())) // a programmer's error, found by the first test
 }
 

@@ -56,6 +56,9 @@ func (p *processor) hostPut(cmd command.Body, b *command.HostPut, services bool)
 	}
 	p.tx.PutHost(h)
 	p.dropOriginCerts(h)
+	if h.Spec.Certificate != fleet.CertificateACME {
+		p.endOrders(h.Name)
+	}
 	return h, p.audit(cmd, "host/"+string(h.Name), h.Tenant, orNil(before, exists), h)
 }
 
@@ -219,9 +222,10 @@ func (p *processor) certificateCommit(b *command.CertificateCommit) (any, error)
 		return nil, fleet.NewError(fleet.ErrStale, "certificate", "host %s has certificate generation %d already", c.Host, before.Generation)
 	}
 	c.Key, c.Authority, c.Meta = o.Key, o.Authority, p.meta(before.Meta)
-	p.tx.PutCertificate(c)
-	for _, old := range p.tx.OrdersOf(c.Host) {
-		p.tx.DeleteOrder(old.ID) // the certificate is the record of a finished order
+	if had {
+		p.superseded(before.Certificate)
 	}
+	p.tx.PutCertificate(c)
+	p.endOrders(c.Host) // the certificate is the record of a finished order
 	return c.Certificate, p.audit(b, "certificate/"+string(c.Host), c.Tenant, orNil(before.Certificate, had), c.Certificate)
 }

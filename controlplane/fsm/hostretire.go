@@ -15,6 +15,9 @@ func (p *processor) hostRetire(b *command.HostRetire) (any, error) {
 	if err := live(before); err != nil {
 		return nil, err
 	}
+	if c, ok := p.tx.Certificate(b.Name); ok {
+		p.superseded(c.Certificate)
+	}
 	p.tx.DeleteHost(b.Name)
 	h := before
 	h.Meta = p.meta(before.Meta)

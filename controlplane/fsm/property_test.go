@@ -176,6 +176,9 @@ func (d dice) identity() command.Body {
 }
 
 func (d dice) certificates() command.Body {
+	if d.IntN(9) == 0 {
+		return d.brought()
+	}
 	generation, h, of := 1+d.Uint64N(2), d.host(), d.tenant()
 	if d.IntN(3) > 0 {
 		h, of = "a.example.com", "acme"
@@ -259,6 +262,10 @@ func audited(b command.Body) int {
 	case command.HostObserve, command.NodesReport, command.AuditSeal, command.AuditDrop, command.AuditCheckpoint, command.TokensUsed, command.SnapshotStage, command.KeysExpire,
 		command.OrderProgress, command.RenewalPlan, command.LockTake, command.LockRelease, command.DNSSetsPut, command.AuthorityObserve:
 		return 0
+	case command.RevocationPut:
+		if b.Forget || !b.Revoked {
+			return 0
+		}
 	case command.HeadsAdvance:
 		return len(b.Heads)
 	case command.OriginsResolve:

@@ -55,13 +55,13 @@ var codecs = []codec{
 	rowsOf[fleet.IncarnationRecord](Incarnations), rowsOf[StagedPart](Staged), rowsOf[fleet.Drill](Drills),
 	rowsOf[fleet.RemovedMember](RemovedMembers), rowsOf[fleet.GroupEpoch](Epochs), rowsOf[fleet.StorageLock](StorageLocks),
 	rowsOf[fleet.Region](Regions), rowsOf[fleet.DNSSet](DNSSets),
-	rowsOf[fleet.Authority](Authorities),
+	rowsOf[fleet.Authority](Authorities), rowsOf[fleet.RevocationRecord](Revocations),
 	rowsOf[fleet.OriginCertRecord](OriginCerts),
 }
 
 // tablesSince says from which format on there is a table; those that are not here, from the first. Rows of a newer one
 // come from newer commands only, so that every member reads the snapshots of every other.
-var tablesSince = map[Table]int{Keys: 2, Origins: 2, Epochs: 2, StorageLocks: 2, Regions: 2, DNSSets: 2, Authorities: 2, OriginCerts: 2}
+var tablesSince = map[Table]int{Keys: 2, Origins: 2, Epochs: 2, StorageLocks: 2, Regions: 2, DNSSets: 2, Authorities: 2, OriginCerts: 2, Revocations: 2}
 
 // WriteTo writes a snapshot of the view.
 func (v *View) WriteTo(w io.Writer) (int64, error) {

@@ -165,7 +165,7 @@ func schema() *memdb.DBSchema {
 		table(Heads, compound("Group", "Kind")),
 		table(Challenges, compound("Host", "Type", "Token")),
 		table(Orders, field("ID"), by(indexHost, "Host")),
-		table(Certificates, field("Host")),
+		certificatesTable(),
 		table(Entries, field("Key")),
 		table(Users, field("ID"), by(indexTenant, "Tenant")),
 		table(Roles, field("Key"), by(indexTenant, "Tenant")),
@@ -186,6 +186,7 @@ func schema() *memdb.DBSchema {
 		table(DNSSets, field("Key")),
 		table(Authorities, field("Directory")),
 		originCertsTable(),
+		table(Revocations, field("ID"), by(indexHost, "Host")),
 	} {
 		s.Tables[t.Name] = t
 	}

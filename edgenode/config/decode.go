@@ -63,7 +63,7 @@ func NewHost(tenant fleet.TenantID, c fleet.HostConfig, allowed []netip.Prefix, 
 	if err := check.Validate(); err != nil {
 		return nil, err
 	}
-	h := &Host{Name: c.Name, Tenant: tenant, Mode: c.Mode, AllowedOrigins: allowed, Forwarding: c.Forwarding}
+	h := &Host{Name: c.Name, Tenant: tenant, Mode: c.Mode, AllowedOrigins: allowed, Forwarding: c.Forwarding, Plain: c.Plain}
 	if err := h.demand(check.Spec); err != nil {
 		return nil, err
 	}

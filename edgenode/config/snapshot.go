@@ -29,6 +29,8 @@ type Host struct {
 	ClientPolicy string
 	ClientAuth   fleet.ClientAuth
 	ClientCAs    *x509.CertPool
+	// Plain: plain HTTP is served, and not redirected.
+	Plain bool
 	// Forwarding is how requests reach the origins.
 	Forwarding fleet.Forwarding
 	// OriginCerts are shown to origins that ask for a certificate.

@@ -83,7 +83,7 @@ func (p *Proxy) serveHTTP(x *exchange) {
 	case challenge:
 		x.serveChallenge(token)
 	case x.acceptable():
-		x.redirect(string(name))
+		x.servePlain(string(name))
 	}
 }
 
@@ -112,6 +112,17 @@ func (x *exchange) answerChallenge(answer string) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Request-Id", x.id)
 	_, _ = x.w.Write([]byte(answer)) // a client that is gone needs no answer
+}
+
+// servePlain sends visitors to HTTPS, unless another CDN has their TLS and comes here without.
+func (x *exchange) servePlain(name string) {
+	if !x.host.Plain || x.host.ClientPolicy != "" {
+		x.redirect(name)
+		return
+	}
+	if x.judge() {
+		x.forward()
+	}
 }
 
 // redirect keeps method, path and query.

@@ -42,6 +42,9 @@ func preflight(problem string) bool {
 
 // certificate is the condition of the certificate.
 func certificate(f Facts, verified bool) fleet.Condition {
+	if c, ok := brought(f, verified); ok {
+		return c
+	}
 	switch {
 	case f.Cert == nil && f.Order == nil:
 		return fleet.Condition{State: fleet.ConditionWaiting, Message: "the certificate is ordered once DNS allows it"}

@@ -59,8 +59,25 @@ var Edges = []Edge{
 	{fleet.PhaseDeleting, fleet.PhaseTombstone, "no edge has the host any more; its label is never issued again"},
 }
 
+// OwnEdges are the steps, beside Edges, of a host for which no certificate is ordered.
+var OwnEdges = []Edge{
+	{fleet.PhaseClaimed, fleet.PhaseDeploying, "a certificate was uploaded, or none is wanted"},
+	{fleet.PhasePendingDNS, fleet.PhaseDeploying, "a certificate was uploaded, or none is wanted"},
+	{fleet.PhasePreflight, fleet.PhaseDeploying, "a certificate was uploaded, or none is wanted"},
+	{fleet.PhaseOrdering, fleet.PhaseDeploying, "a certificate was uploaded, or none is wanted"},
+}
+
+// shortcut reports whether a step is one of OwnEdges.
+func shortcut(from, to fleet.HostPhase) bool {
+	return slices.ContainsFunc(OwnEdges, func(e Edge) bool { return e.From == from && e.To == to })
+}
+
 // Legal reports whether a host may step from one phase to another.
 func Legal(from, to fleet.HostPhase) bool {
+	return shortcut(from, to) || usual(from, to)
+}
+
+func usual(from, to fleet.HostPhase) bool {
 	return slices.ContainsFunc(Edges, func(e Edge) bool {
 		every := e.From == "" && from != fleet.PhaseDeleting && from != fleet.PhaseTombstone
 		return e.To == to && (e.From == from || every)
@@ -69,7 +86,7 @@ func Legal(from, to fleet.HostPhase) bool {
 
 // step is the next phase on the shortest way between two; from itself when no way leads there.
 func step(from, to fleet.HostPhase) fleet.HostPhase {
-	if from == to || Legal(from, to) {
+	if from == to || usual(from, to) {
 		return to
 	}
 	before := map[fleet.HostPhase]fleet.HostPhase{from: from}

@@ -53,17 +53,26 @@ func Decide(f Facts, s Schedule) (fleet.HostObserved, Plan) {
 	o := f.Host.Observed
 	var p Plan
 	p.DNS = p.at(o.Routing.NextCheck, f.Now)
-	o.Phase = step(o.Phase, target(f, o, s))
+	if !ordered(f) && o.Ownership.State == fleet.ConditionFalse {
+		o.Ownership.State = fleet.ConditionWaiting // what is missing is needed for orders only
+	}
+	if to := target(f, o, s); !ordered(f) && shortcut(o.Phase, to) {
+		o.Phase = to
+	} else {
+		o.Phase = step(o.Phase, to)
+	}
 	detached := o.Phase == fleet.PhaseDetached
-	renew := f.Cert != nil && f.Order == nil && (f.Rekey || p.at(f.Cert.RenewAt(), f.Now))
-	p.Order = f.Order == nil && o.Challenge != "" && (f.Cert == nil || renew) && !detached
-	p.Issue = f.Order != nil && p.at(f.Order.NextAttempt, f.Now) && !detached
+	p.wakeFor(f)
+	renew := ordered(f) && f.Cert != nil && f.Order == nil && (f.Rekey || p.at(f.Cert.RenewAt(), f.Now))
+	p.Order = ordered(f) && f.Order == nil && o.Challenge != "" && (f.Cert == nil || renew) && !detached
+	p.Issue = ordered(f) && f.Order != nil && p.at(f.Order.NextAttempt, f.Now) && !detached
 	verified := f.Cert != nil && o.VerifiedGeneration == f.Cert.Generation
 	switch {
-	case f.Cert == nil || verified:
+	case f.Cert == nil && !(bare(f) && !Plain(o)) || verified:
 	case !f.Edges.Complete():
 		// Edges' reports wake the loop; this is for a bundle that this member derives a moment after the head it follows.
 		p.at(f.Now.Add(s.times(redeploy)), f.Now)
+	case f.Cert == nil:
 	default:
 		// A time tells a handshake that failed, and waits for its next one, from a certificate that just arrived.
 		p.Handshake = !failedHandshake(o.Certificate) || p.at(o.Certificate.NextCheck, f.Now)
@@ -82,6 +91,8 @@ func Decide(f Facts, s Schedule) (fleet.HostObserved, Plan) {
 // target is the phase that the facts speak of.
 func target(f Facts, o fleet.HostObserved, s Schedule) fleet.HostPhase {
 	switch verified := f.Cert != nil && o.VerifiedGeneration > 0; {
+	case bare(f):
+		return plainTarget(f, o, s)
 	case verified && away(o.Routing):
 		if o.Phase == fleet.PhaseDetached || f.Now.Sub(o.Routing.Since) >= s.times(patience) {
 			return fleet.PhaseDetached
@@ -120,10 +131,10 @@ func RollUp(o fleet.HostObserved, now time.Time, s Schedule) fleet.HostStatus {
 	switch {
 	case o.Phase == fleet.PhaseDetached:
 		return fleet.StatusSuspended
-	case bad && (c.Reason == fleet.ReasonRenewalBlocked || c.Reason == fleet.ReasonCARejectedName || c.Reason == fleet.ReasonCAAForbidden),
+	case bad && (c.Reason == fleet.ReasonRenewalBlocked || c.Reason == fleet.ReasonUploadNeeded || c.Reason == fleet.ReasonCARejectedName || c.Reason == fleet.ReasonCAAForbidden),
 		c.State == fleet.ConditionWaiting && o.Phase == fleet.PhasePendingDNS && o.Ownership.State == fleet.ConditionWaiting && now.Sub(o.Ownership.Since) > s.times(patience):
 		return fleet.StatusFailed
-	case bad, c.Reason == fleet.ReasonRenewalBlocked, o.Ownership.State == fleet.ConditionFalse, o.Routing.State == fleet.ConditionFalse:
+	case bad, c.Reason == fleet.ReasonRenewalBlocked, c.Reason == fleet.ReasonUploadNeeded && o.VerifiedGeneration > 0, o.Ownership.State == fleet.ConditionFalse, o.Routing.State == fleet.ConditionFalse:
 		return fleet.StatusAttention
 	case (o.Phase == fleet.PhaseActive || o.Phase == fleet.PhaseRenewing) && o.Routing.State == fleet.ConditionTrue:
 		return fleet.StatusActive

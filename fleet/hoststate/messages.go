@@ -115,6 +115,11 @@ var Messages = []Message{
 		Seen: "The certificate is there, and not every edge has shown it yet.", Wanted: "nothing: it goes on when the edges that are named answer; an operator looks at them when it takes longer than a minute",
 		Example: "DEPLOY_PARTIAL: not acknowledged yet by n2.",
 	},
+	{
+		Code: fleet.ReasonUploadNeeded, Who: fleet.WhoCustomer, Next: "30, 14 and 7 days before the certificate ends, and when one is uploaded",
+		Seen: "The host has its own certificate, which the edge cannot renew, and needs another one, or its first.", Wanted: "upload a certificate with its chain and key: `fleetctl cert upload HOST --cert FILE --key FILE`; or let the edge order one: `fleetctl cert remove HOST`, or `fleetctl host set HOST --certificate acme`",
+		Example: "UPLOAD_NEEDED: the certificate ends at 2026-12-24T10:00:00Z, in less than 14 days, and is not renewed by the edge.",
+	},
 }
 
 // Lookup finds a code's message.

@@ -28,7 +28,7 @@ type scenario struct {
 	dns                  fleet.DNSFinding
 	ca                   string // "ok", "busy", or a problem
 	attempting           bool
-	challenged           bool
+	challenged, rekey    bool
 	edges                hoststate.Deployment
 	handshake            error
 	now                  time.Time
@@ -94,6 +94,27 @@ func (s *scenario) do(line string) {
 		s.look()
 	case "withdraw":
 		s.cert = nil
+	case "set": // set acme, own or none
+		p, err := fleet.ParseCertificatePolicy(rest)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if s.host.Spec.Certificate = p; p != fleet.CertificateACME {
+			s.order = nil
+		}
+	case "upload": // upload LIFE
+		life, err := time.ParseDuration(rest)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		g := s.host.Observed.VerifiedGeneration + 1
+		s.cert, s.order = &fleet.Certificate{Host: s.host.Name, Generation: g, NotBefore: s.now, NotAfter: s.now.Add(life), Source: fleet.SourceUploaded}, nil
+	case "remove":
+		c := *s.cert
+		c.RemovedAt = s.now
+		s.cert = &c
+	case "rekey":
+		s.rekey = rest == "on"
 	case "run":
 		d, err := time.ParseDuration(rest)
 		if err != nil {
@@ -119,13 +140,13 @@ func verdictOf(word string) fleet.DNSVerdict {
 
 func (s *scenario) look() {
 	s.looks++
-	s.host.Observed = hoststate.Look(s.host.Observed, s.dns, s.now, usual)
+	s.host.Observed = hoststate.Look(s.host.Observed, hoststate.Behind(s.host.Spec, s.dns), s.now, usual)
 }
 
 // run does what is due until a time.
 func (s *scenario) run(until time.Time) {
 	for range 100_000 {
-		f := hoststate.Facts{Host: s.host, Order: s.order, Cert: s.cert, Edges: &s.edges, Now: s.now, Attempting: s.attempting, Challenged: s.challenged}
+		f := hoststate.Facts{Host: s.host, Order: s.order, Cert: s.cert, Edges: &s.edges, Now: s.now, Attempting: s.attempting, Challenged: s.challenged, Rekey: s.rekey && s.cert != nil}
 		before := s.host.Observed
 		o, p := hoststate.Decide(f, usual)
 		if before.Phase != o.Phase && !hoststate.Legal(before.Phase, o.Phase) {
@@ -185,7 +206,7 @@ func (s *scenario) issue() {
 	s.attempting = false
 	if s.ca == "ok" {
 		s.cert = &fleet.Certificate{Host: s.host.Name, Generation: s.order.Generation, NotBefore: s.now, NotAfter: s.now.Add(90 * 24 * time.Hour)}
-		s.order = nil
+		s.order, s.rekey = nil, false
 		return
 	}
 	code, text, _ := strings.Cut(s.ca, " ")

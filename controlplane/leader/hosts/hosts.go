@@ -126,6 +126,8 @@ func New(o Options) (*Loop, error) {
 	l := &Loop{o: o, s: newSchedule(o.Scale), pokes: make(chan fleet.HostName, 256), probes: map[string]bool{}}
 	o.Telemetry.Gauge("edgefleet_hosts", l.countHosts)
 	o.Telemetry.Gauge("edgefleet_certificate_least_life_seconds", l.leastLife)
+	o.Telemetry.Gauge("edgefleet_certificate_uploads_needed", l.uploadsNeeded)
+	o.Telemetry.Gauge("edgefleet_certificate_revocations_waiting", l.revocationsWaiting)
 	return l, nil
 }
 

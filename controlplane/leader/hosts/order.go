@@ -140,7 +140,7 @@ func (l *Loop) request(o fleet.OrderRecord, way route) issuance.Request {
 	if l.authority(o.Authority) != way.ca {
 		r.URL, r.Asked = "", false
 	}
-	if c, ok := l.o.State.Read().Certificate(o.Host); ok && l.authority(c.Authority) == way.ca {
+	if c, ok := l.o.State.Read().Certificate(o.Host); ok && c.Source != fleet.SourceUploaded && l.authority(c.Authority) == way.ca {
 		r.Replaces = c.Chain
 	}
 	return r
@@ -237,6 +237,7 @@ func (l *Loop) checkDNS(ctx context.Context, h fleet.Host, zone fleet.HostName, 
 		f = fleet.DNSFinding{Certificate: v, Traffic: v}
 	}
 	now := l.o.Now()
+	f = hoststate.Behind(h.Spec, f)
 	return result{fold: func(o fleet.HostObserved) fleet.HostObserved { return hoststate.Look(o, f, now, l.s.Schedule) }}
 }
 

@@ -26,7 +26,7 @@ const (
 // somebody asked for stands.
 func (l *Loop) plan(ctx context.Context, c fleet.Certificate) (again time.Time) {
 	again = l.o.Now().Add(askRenewal)
-	if c.Renewal.Source == fleet.RenewalRequested {
+	if c.Renewal.Source == fleet.RenewalRequested || c.Source == fleet.SourceUploaded {
 		return again
 	}
 	var renewal fleet.Renewal

@@ -236,6 +236,7 @@ func (r *run) record(ctx context.Context, h fleet.Host, stored fleet.HostObserve
 		if err := r.propose(ctx, command.HostObserve{Name: h.Name, Tenant: h.Tenant, Observed: h.Observed}); err != nil {
 			return err
 		}
+		r.remind(ctx, h, stored)
 	}
 	if order {
 		return r.newOrder(ctx, h, cert)
@@ -283,6 +284,8 @@ func (r *run) facts(v *state.View, h fleet.Host, now time.Time) (hoststate.Facts
 			d := r.inspect.deployed(v, h, now, func(in content) bool { return in.generations[h.Name] >= c.Generation })
 			f.Edges, edges = &d.Deployment, d.edges
 		}
+	} else if h.Spec.Certificate == fleet.CertificateNone && !hoststate.Plain(h.Observed) {
+		f.Edges = &r.inspect.plain(v, h, now).Deployment
 	}
 	return f, order, edges
 }

@@ -55,7 +55,7 @@ func (a *app) hostAdd() *cobra.Command {
 	}
 	var o originFlags
 	o.register(cmd)
-	mode := modeFlag(cmd)
+	mode, certificate := modeFlag(cmd), certificateFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		name, err := hostname.Canonical(args[0])
 		if err != nil {
@@ -64,7 +64,10 @@ func (a *app) hostAdd() *cobra.Command {
 		if len(o.origins) == 0 {
 			return usagef(cmd, "--origin is missing: where should requests for %s go? For example --origin https://203.0.113.10", name)
 		}
-		in := client.HostCreate{Name: string(name), Mode: fleet.Mode(*mode)}
+		in := client.HostCreate{Name: string(name), Mode: fleet.Mode(*mode), Certificate: *certificate}
+		if _, err := fleet.ParseCertificatePolicy(in.Certificate); err != nil {
+			return err
+		}
 		if in.Origins, in.Regions, err = o.parse(); err != nil {
 			return err
 		}
@@ -78,6 +81,13 @@ func (a *app) hostAdd() *cobra.Command {
 		return call(cmd.Context(), a, s, http.MethodPost, s.path("hosts"), in, a.showAdded)
 	}
 	return cmd
+}
+
+// certificateFlag adds --certificate.
+func certificateFlag(cmd *cobra.Command) *string {
+	f := cmd.Flags().String("certificate", "", "where the certificate comes from: acme (ordered and renewed by the edge; the default), own (uploaded), or none (another CDN in front has the visitors' TLS, and comes over plain HTTP)")
+	completeFlag(cmd, "certificate", words("acme", "own", "none"))
+	return f
 }
 
 func (a *app) showAdded(h client.HostView) error {
@@ -187,6 +197,9 @@ func (a *app) showHost(h client.HostView) error {
 	t.row("mode", h.Spec.Mode)
 	t.row("origins", originURLs(h.Host))
 	t.row("regions", regionNames(h.Spec.Regions))
+	if p := h.Spec.Certificate; p != fleet.CertificateACME {
+		t.row("certificate", p)
+	}
 	if text := tlsText(h.Spec.TLS); text != "" {
 		t.row("tls", text)
 	}
@@ -264,13 +277,13 @@ func regionNames(rs []fleet.RegionName) string {
 
 func (a *app) hostSet() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "set NAME", Short: "Change a host's origins, mode, regions, TLS or forwarding", Args: exact("NAME"), ValidArgsFunction: first(a.completeHosts),
+		Use: "set NAME", Short: "Change a host's origins, mode, regions, TLS, forwarding or certificate", Args: exact("NAME"), ValidArgsFunction: first(a.completeHosts),
 		Long:    hostSetLong,
 		Example: hostSetExample,
 	}
 	var o originFlags
 	o.register(cmd)
-	mode, edge := modeFlag(cmd), newEdgeFlags(cmd)
+	mode, edge, certificate := modeFlag(cmd), newEdgeFlags(cmd), certificateFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		edits, err := edge.edits(cmd)
 		if err != nil {
@@ -293,6 +306,12 @@ func (a *app) hostSet() *cobra.Command {
 			if err := m.Validate(); err != nil {
 				return err
 			}
+		}
+		if cmd.Flags().Changed("certificate") {
+			if _, err := fleet.ParseCertificatePolicy(*certificate); err != nil {
+				return err
+			}
+			in.Certificate = certificate
 		}
 		if in == (client.HostUpdate{}) && len(edits) == 0 {
 			return usagef(cmd, "nothing to change: give --origin, --mode, --region, or another of its flags")

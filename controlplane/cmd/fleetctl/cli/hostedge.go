@@ -17,12 +17,18 @@ const hostSetLong = `Change a host. The origins and regions that are given repla
 ('fleetctl origin add' and 'remove' change one origin). Of TLS and forwarding, what is not given stays as it is.
 
 Clients with a certificate (--client-auth): the edge verifies it with --client-ca, and tells the origin of it in the
-header Client-Cert (RFC 9440), which it removes from all other requests.`
+header Client-Cert (RFC 9440), which it removes from all other requests.
+
+Where the certificate comes from (--certificate): acme, the default, has the edge order and renew it; own takes what is
+uploaded with 'fleetctl cert upload' only; none is for a host behind another CDN, which has the visitors' TLS and comes to
+the edge over plain HTTP, which then is not redirected. What the host has goes on serving until it ends or is removed
+('fleetctl cert remove').`
 
 const hostSetExample = `  fleetctl host set shop.example.com --origin https://203.0.113.10 --origin https://203.0.113.11
   fleetctl host set shop.example.com --min-tls 1.3 --hsts 8760h --hsts-subdomains
   fleetctl host set shop.example.com --client-auth required --client-ca partners.pem
-  fleetctl host set shop.example.com --affinity client-ip --health-path /healthz --health-interval 5s`
+  fleetctl host set shop.example.com --affinity client-ip --health-path /healthz --health-interval 5s
+  fleetctl host set shop.example.com --certificate own`
 
 // edgeFlags are the flags of how clients reach a host, and its requests the origins.
 type edgeFlags struct {

@@ -3,7 +3,6 @@ package fsm_test
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -70,10 +69,10 @@ func TestNoOrderOfClaimsNestsTenants(t *testing.T) {
 		"t.example", "*.t.example", "a.t.example", "*.a.t.example", "b.t.example", "x.a.t.example", "y.x.a.t.example", "*.x.a.t.example", "at.example", "a.at.example",
 	}
 	for seed := range uint64(60) {
-		w, d := city(t), rand.New(rand.NewPCG(seed, 1)) //nolint:forbidigo // seeded: the log is the input here
+		w, d := city(t), newDice(seed)
 		claims := map[fleet.HostName]fleet.TenantID{}
 		for n := range 20 {
-			h, of := names[d.IntN(len(names))], pick(dice{d}, fleet.TenantID("acme"), fleet.TenantID("beta"))
+			h, of := pick(d, names...), pick(d, fleet.TenantID("acme"), fleet.TenantID("beta"))
 			r := w.apply(t, exclusive(h, of, fmt.Sprint("claim", n)))
 			clash := nested(claims, h, of)
 			switch {

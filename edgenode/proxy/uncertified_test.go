@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"crypto/tls"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -18,10 +19,7 @@ func withoutCertificates(t *testing.T, told *atomic.Int64) *edge {
 	t.Helper()
 	e := newEdge(t, func(o *proxy.Options, _ *config.Host) { o.OnUncertified = func() { told.Add(1) } }, originServer(t, hello))
 	s := *e.snapshot.Load()
-	hosts := map[fleet.HostName]*config.Host{}
-	for name, h := range s.Hosts {
-		hosts[name] = h
-	}
+	hosts := maps.Clone(s.Hosts)
 	for _, name := range []fleet.HostName{"new.example.com", "*.wild.example.com"} {
 		h := *hosts[hostName]
 		h.Name = name

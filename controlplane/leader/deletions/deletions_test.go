@@ -71,8 +71,8 @@ func (c *cluster) must(bs ...command.Body) {
 
 var create = command.Put{Create: true}
 
-func claim(h fleet.HostName, of fleet.TenantID, label string) command.HostPut {
-	return command.HostPut{Put: create, Name: h, Tenant: of, Label: label, Exclusive: true, Spec: fleet.HostSpec{Mode: fleet.ModeBlock, Origins: []fleet.Origin{{URL: "https://203.0.113.1"}}}}
+func claim(of fleet.TenantID, label string) command.HostPut {
+	return command.HostPut{Put: create, Name: shop, Tenant: of, Label: label, Exclusive: true, Spec: fleet.HostSpec{Mode: fleet.ModeBlock, Origins: []fleet.Origin{{URL: "https://203.0.113.1"}}}}
 }
 
 // newCluster has two tenants, two nodes, and a host with a certificate that both nodes have.
@@ -110,7 +110,7 @@ func newCluster(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	c.must(
-		claim(shop, "acme", "la"),
+		claim("acme", "la"),
 		command.OrderPut{Put: create, Order: fleet.OrderRecord{Order: fleet.Order{ID: "o1", Host: shop, Tenant: "acme", Generation: 1, State: fleet.OrderQueued}, Key: sealed, SPKI: "spki"}},
 		command.CertificateCommit{Order: "o1", Certificate: fleet.CertificateRecord{Certificate: fleet.Certificate{Host: shop, Tenant: "acme", Generation: 1, SPKI: "spki", Chain: "chain"}}},
 	)
@@ -195,7 +195,7 @@ func TestANameIsFreeWhenEveryEdgeLetGoOfIt(t *testing.T) {
 			if !c.deleting() {
 				t.Fatal("the name is free while an edge has it")
 			}
-			if err := c.try(claim(shop, "beta", "lb")); !errors.Is(err, fleet.ErrConflict) || strings.Contains(fmt.Sprint(err), "acme") {
+			if err := c.try(claim("beta", "lb")); !errors.Is(err, fleet.ErrConflict) || strings.Contains(fmt.Sprint(err), "acme") {
 				t.Errorf("another tenant's claim: %v", err)
 			}
 		}
@@ -207,10 +207,10 @@ func TestANameIsFreeWhenEveryEdgeLetGoOfIt(t *testing.T) {
 		if !ok || l.Host != shop || l.Tenant != "acme" || l.DeletedAt.IsZero() {
 			t.Errorf("the tombstone is %+v", l)
 		}
-		if err := c.try(claim(shop, "beta", "la")); !errors.Is(err, fleet.ErrConflict) {
+		if err := c.try(claim("beta", "la")); !errors.Is(err, fleet.ErrConflict) {
 			t.Errorf("the label is issued again: %v", err)
 		}
-		c.must(claim(shop, "beta", "lb"))
+		c.must(claim("beta", "lb"))
 	})
 }
 

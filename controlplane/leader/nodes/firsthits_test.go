@@ -40,8 +40,11 @@ func withHosts(t *testing.T) *cluster {
 	tx.PutTenant(fleet.Tenant{ID: "acme", Spec: fleet.TenantSpec{Group: fleet.DefaultGroup}})
 	tx.PutTenant(fleet.Tenant{ID: "far", Spec: fleet.TenantSpec{Group: "other"}})
 	for _, h := range []fleet.Host{
-		{Name: "new.example.com", Tenant: "acme"}, {Name: "*.new.example.com", Tenant: "acme"}, {Name: "certified.example.com", Tenant: "acme"},
-		{Name: "deleting.example.com", Tenant: "acme", Desired: fleet.HostDesired{DeletingSince: time.Now()}}, {Name: "far.example.com", Tenant: "far"},
+		{Name: "new.example.com", Tenant: "acme"},
+		{Name: "*.new.example.com", Tenant: "acme"},
+		{Name: "certified.example.com", Tenant: "acme"},
+		{Name: "deleting.example.com", Tenant: "acme", Desired: fleet.HostDesired{DeletingSince: time.Now()}},
+		{Name: "far.example.com", Tenant: "far"},
 	} {
 		tx.PutHost(h)
 	}

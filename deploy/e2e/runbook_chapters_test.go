@@ -175,11 +175,27 @@ func (l *life) hostsAndRules() {
 	r.says(r.tries("fleetctl cluster check").stdout, "delegation")
 	r.does("fleetctl node show NODE", "NODE", "n1")
 	l.originThatDoesNotAnswer()
+	l.authorities()
 	r = l.on("A rule does not reach a node", l.m1, l.m1.env())
 	await(l.t, "the rules are live", func() bool {
 		return l.m1.fleetctl("ruleset", "status", "--tenant", "acme").code == fleet.ExitOK
 	})
 	r.says(r.does("fleetctl ruleset status --tenant TENANT", "TENANT", "acme"), "live on 1/1 nodes")
+}
+
+func (l *life) authorities() {
+	of := []string{"TENANT", "acme", "HOST", "www.acme.example"}
+	down := l.on("CA down", l.m1, l.m1.env())
+	down.says(down.does("fleetctl cert budget"), "AUTHORITY", "0 orders wait")
+	down.says(down.tries("fleetctl cluster check").stdout, "certificate authorities")
+	down.says(down.does("fleetctl cluster status"), "m1")
+	failing := l.on("Renewals failing", l.m1, l.m1.env())
+	failing.says(failing.does("fleetctl cert budget"), "orders wait")
+	failing.says(failing.does("fleetctl host list --tenant TENANT", of...), "www.acme.example")
+	failing.says(failing.does("fleetctl cluster kek show"), "m1")
+	failing.says(failing.does("fleetctl host show --tenant TENANT HOST", of...), "www.acme.example")
+	failing.says(failing.does("fleetctl node list"), "n1")
+	failing.does("fleetctl host check --tenant TENANT HOST", of...)
 }
 
 // closedOrigin refuses connections at once. The node looks after its health, and must not dial what is not this machine.

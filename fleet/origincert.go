@@ -6,9 +6,10 @@ import (
 )
 
 const (
-	// MaxOriginChainBytes bounds the chain of a certificate that is shown to an origin, MaxOriginKeyBytes its key, both PEM.
+	// MaxOriginChainBytes bounds the chain of a certificate that is shown to an origin, in PEM.
 	MaxOriginChainBytes = 16 << 10
-	MaxOriginKeyBytes   = 8 << 10
+	// MaxOriginKeyBytes bounds its key.
+	MaxOriginKeyBytes = 8 << 10
 	// MaxTenantOriginCertBytes bounds those chains of all of a tenant's hosts: they travel in one bundle (MaxBundleBytes).
 	MaxTenantOriginCertBytes = 2 << 20
 )

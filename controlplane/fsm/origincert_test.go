@@ -31,7 +31,7 @@ func TestCertificatesForOrigins(t *testing.T) {
 		}
 	}
 	full := []command.Body{
-		with(change(a, "acme", origin), func(b *command.HostPut) {}),
+		change(a, "acme", origin),
 	}
 	for i := range fleet.MaxTenantOriginCertBytes / fleet.MaxOriginChainBytes {
 		if i%fleet.MaxOriginsPerHost == 0 {

@@ -10,9 +10,10 @@ import (
 	"github.com/edgefleet/edgefleet/tls/keyring"
 )
 
-// originCert makes a bundle entry of a certificate for an origin, sealed in epoch.
-func (c *control) originCert(tenant fleet.TenantID, host fleet.HostName, origin string, generation, epoch uint64, servers ...string) fleet.BundleOriginCert {
+// originCert makes a bundle entry of a certificate for an origin of api.example.com, sealed in epoch.
+func (c *control) originCert(tenant fleet.TenantID, origin string, generation, epoch uint64, servers ...string) fleet.BundleOriginCert {
 	c.t.Helper()
+	const host = "api.example.com"
 	made := c.certificate(tenant, host, generation, epoch)
 	der, err := c.groupKey(epoch).Open(made.Key, keyring.CertKeyAAD(tenant, host, made.SPKI, generation))
 	if err != nil {
@@ -41,7 +42,7 @@ func shown(e edge) int64 {
 func TestCertificatesForOriginsComeWithThoseOfHosts(t *testing.T) {
 	c, dir := newControl(t), t.TempDir()
 	e := c.open(dir)
-	one := c.originCert("acme", "api.example.com", originURL, 1, 5)
+	one := c.originCert("acme", originURL, 1, 5)
 	heads := func(generation uint64, certs ...fleet.BundleOriginCert) fleet.SignedHead {
 		return c.head(fleet.HeadCerts, generation, oneTenant(fleet.CertsBundle{Tenant: "acme", Origins: certs}))
 	}
@@ -65,11 +66,11 @@ func TestCertificatesForOriginsComeWithThoseOfHosts(t *testing.T) {
 	if now := e.Snapshot().Hosts["api.example.com"].OriginCerts; !now.Same(before) {
 		t.Error("a new epoch makes other certificates, so that connections would be dropped")
 	}
-	c.apply(e, c.envelope(6), heads(3, c.originCert("acme", "api.example.com", originURL, 2, 6)))
+	c.apply(e, c.envelope(6), heads(3, c.originCert("acme", originURL, 2, 6)))
 	if now := e.Snapshot().Hosts["api.example.com"].OriginCerts; now.Same(before) || shown(e) != 2 {
 		t.Errorf("the next one: shown %d", shown(e))
 	}
-	c.apply(e, c.envelope(6), heads(4, c.originCert("acme", "api.example.com", "consul://web", 3, 6, "https://203.0.113.9", originURL)))
+	c.apply(e, c.envelope(6), heads(4, c.originCert("acme", "consul://web", 3, 6, "https://203.0.113.9", originURL)))
 	if shown(e) != 3 {
 		t.Errorf("an instance of a service: shown %d", shown(e))
 	}
@@ -84,7 +85,7 @@ func TestACertificateForAnOriginThatDoesNotBelongThereIsRefused(t *testing.T) {
 	e := c.open(t.TempDir())
 	c.apply(e, c.envelope(5), c.head(fleet.HeadConfig, 1, oneTenant(hosts("acme", "api.example.com"))))
 	good := func(change func(*fleet.BundleOriginCert)) fleet.BundleOriginCert {
-		b := c.originCert("acme", "api.example.com", originURL, 1, 5)
+		b := c.originCert("acme", originURL, 1, 5)
 		change(&b)
 		return b
 	}
@@ -93,7 +94,7 @@ func TestACertificateForAnOriginThatDoesNotBelongThereIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, b := range map[string]fleet.BundleOriginCert{
-		"another tenant's key":    c.originCert("beta", "api.example.com", originURL, 1, 5),
+		"another tenant's key":    c.originCert("beta", originURL, 1, 5),
 		"another origin's key":    good(func(b *fleet.BundleOriginCert) { b.Origin = "https://203.0.113.99" }),
 		"an older generation":     good(func(b *fleet.BundleOriginCert) { b.Generation = 2 }),
 		"another chain":           good(func(b *fleet.BundleOriginCert) { b.Chain = c.certificate("acme", "api.example.com", 1, 5).Chain }),

@@ -80,7 +80,7 @@ func (a *attacker) answers() <-chan http2.ErrCode {
 func TestRapidResetDoesNotReachTheOriginInNumbers(t *testing.T) {
 	var now, most atomic.Int64
 	release := make(chan struct{})
-	e := limited(t, proxy.Limits{}, func(w http.ResponseWriter, r *http.Request) {
+	e := limited(t, proxy.Limits{}, func(_ http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/other" {
 			return
 		}

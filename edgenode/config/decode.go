@@ -149,6 +149,8 @@ func decodeCerts(tenant fleet.TenantID, b []byte, group fleet.GroupName, keys ke
 			if p.validations[ch.Host], err = alpn.Certificate(ch.Host, ch.Response); err != nil {
 				return part{}, err
 			}
+		case fleet.ChallengeDNS01, fleet.ChallengeHTTP01: // the first is not the edges', the second has no type here
+			fallthrough
 		default:
 			return part{}, fleet.Invalid("challenge", "challenge of %s: %q is not answered by edges", ch.Host, ch.Type)
 		}

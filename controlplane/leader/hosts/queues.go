@@ -91,17 +91,11 @@ func (q *queues) next() (job, bool) {
 }
 
 func (q *queues) free(c class) bool {
-	switch c {
-	case renewals, orders:
-		if q.counts[renewals]+q.counts[orders] >= q.workers {
-			return false
-		}
-	default:
-		if q.counts[fresh]+q.counts[routine]+q.counts[stale] >= q.lookups {
-			return false
-		}
+	busy, most := q.counts[fresh]+q.counts[routine]+q.counts[stale], q.lookups
+	if c == renewals || c == orders {
+		busy, most = q.counts[renewals]+q.counts[orders], q.workers
 	}
-	return q.counts[c] < q.limits[c]
+	return busy < most && q.counts[c] < q.limits[c]
 }
 
 func (q *queues) done(j job) {

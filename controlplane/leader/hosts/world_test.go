@@ -177,14 +177,15 @@ func (w *world) validation(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	if !alpn.Asked(hello) {
 		return nil, nil
 	}
-	for _, c := range w.state.Read().ChallengesOf(fleet.HostName(hello.ServerName), fleet.ChallengeTLSALPN01) {
-		cert, err := alpn.Certificate(c.Host, c.Response)
-		if err != nil {
-			return nil, err
-		}
-		return alpn.Config(cert), nil
+	all := w.state.Read().ChallengesOf(fleet.HostName(hello.ServerName), fleet.ChallengeTLSALPN01)
+	if len(all) == 0 {
+		return nil, errors.New("no answer")
 	}
-	return nil, errors.New("no answer")
+	cert, err := alpn.Certificate(all[0].Host, all[0].Response)
+	if err != nil {
+		return nil, err
+	}
+	return alpn.Config(cert), nil
 }
 
 func (w *world) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {

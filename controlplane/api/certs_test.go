@@ -25,7 +25,7 @@ import (
 // ownCertificate is a certificate of a private authority with that, its root.
 func ownCertificate(t *testing.T, host string, life time.Duration) (chain string, key *ecdsa.PrivateKey, keyPEM string) {
 	t.Helper()
-	make := func(c, by *x509.Certificate, key, signer *ecdsa.PrivateKey) string {
+	signed := func(c, by *x509.Certificate, key, signer *ecdsa.PrivateKey) string {
 		der, err := x509.CreateCertificate(rand.Reader, c, by, key.Public(), signer)
 		must(t, err)
 		return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
@@ -36,7 +36,7 @@ func ownCertificate(t *testing.T, host string, life time.Duration) (chain string
 	must(t, err)
 	root := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "root"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(9999 * time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
 	leaf := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(life), DNSNames: []string{host}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
-	chain = make(leaf, root, key, rootKey) + make(root, root, rootKey, rootKey)
+	chain = signed(leaf, root, key, rootKey) + signed(root, root, rootKey, rootKey)
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	must(t, err)
 	return chain, key, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))

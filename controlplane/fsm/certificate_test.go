@@ -9,10 +9,10 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
-// upload is an uploaded certificate; its serial is the generation.
-func upload(h fleet.HostName, of fleet.TenantID, generation uint64, spki string) command.CertificateUpload {
+// upload is an uploaded certificate of a.example.com.
+func upload(of fleet.TenantID, generation uint64, spki string) command.CertificateUpload {
 	return command.CertificateUpload{Certificate: fleet.CertificateRecord{Key: sealedSecret(), Certificate: fleet.Certificate{
-		Host: h, Tenant: of, Generation: generation, Chain: "chain", SPKI: spki, Serial: "own", Source: fleet.SourceUploaded,
+		Host: "a.example.com", Tenant: of, Generation: generation, Chain: "chain", SPKI: spki, Serial: "own", Source: fleet.SourceUploaded,
 		NotBefore: noon.Add(-time.Hour), NotAfter: noon.Add(20 * 24 * time.Hour),
 	}}}
 }
@@ -46,7 +46,7 @@ func lasting(o fleet.OrderID, generation uint64) command.CertificateCommit {
 const revoked2 = "a.example.com/oa2"
 
 func TestUploadedCertificates(t *testing.T) {
-	mine := upload("a.example.com", "acme", 2, "mine")
+	mine := upload("acme", 2, "mine")
 	const object = "certificate/a.example.com"
 	stands := func(generation uint64, source string, orders int) func(*testing.T, *state.View) {
 		return func(t *testing.T, v *state.View) {
@@ -60,13 +60,13 @@ func TestUploadedCertificates(t *testing.T) {
 	rekey := command.GroupRekey{Group: "default", From: 1, Cause: fleet.EpochRekey, Certificates: true}
 	run(t, []testCase{
 		{name: "an upload replaces what was ordered and ends the order under way", when: mine, object: object, of: "acme", then: stands(2, fleet.SourceUploaded, 0)},
-		{name: "an upload over a generation that nobody has seen is refused", when: upload("a.example.com", "acme", 3, "mine"), refused: fleet.ErrChanged, says: "generation 1", then: stands(1, "", 1)},
-		{name: "an upload for a host of somebody else is refused as if it did not exist", when: upload("a.example.com", "beta", 2, "mine"), refused: fleet.ErrNotFound, unsaid: "acme"},
+		{name: "an upload over a generation that nobody has seen is refused", when: upload("acme", 3, "mine"), refused: fleet.ErrChanged, says: "generation 1", then: stands(1, "", 1)},
+		{name: "an upload for a host of somebody else is refused as if it did not exist", when: upload("beta", 2, "mine"), refused: fleet.ErrNotFound, unsaid: "acme"},
 		{name: "an upload for a host that is to have none is refused", given: []command.Body{policy(fleet.CertificateNone)}, when: mine, refused: fleet.ErrConflict, says: "--certificate own"},
 		{name: "an upload without a key is refused", when: with(mine, func(b *command.CertificateUpload) { b.Certificate.Key = fleet.Sealed{} }), refused: fleet.ErrInvalid},
 		{name: "an upload that says it was ordered is refused", when: with(mine, func(b *command.CertificateUpload) { b.Certificate.Source = "" }), refused: fleet.ErrInvalid},
-		{name: "the same key after a node was stolen is refused", given: []command.Body{mine, rekey}, when: upload("a.example.com", "acme", 3, "mine"), refused: fleet.ErrInvalid, says: "somebody else may know"},
-		{name: "another key after a node was stolen is taken", given: []command.Body{mine, rekey}, when: upload("a.example.com", "acme", 3, "fresh"), object: "certificate/a.example.com", of: "acme", then: stands(3, fleet.SourceUploaded, 0)},
+		{name: "the same key after a node was stolen is refused", given: []command.Body{mine, rekey}, when: upload("acme", 3, "mine"), refused: fleet.ErrInvalid, says: "somebody else may know"},
+		{name: "another key after a node was stolen is taken", given: []command.Body{mine, rekey}, when: upload("acme", 3, "fresh"), object: "certificate/a.example.com", of: "acme", then: stands(3, fleet.SourceUploaded, 0)},
 		{name: "what is uploaded is not renewed", given: []command.Body{mine}, when: renew(2), refused: fleet.ErrConflict, says: "cert upload"},
 		{name: "what is uploaded is not revoked here", given: []command.Body{mine}, when: revoke(2, true), refused: fleet.ErrConflict, says: "cert upload"},
 		{name: "a removed one serves until its successor is there", given: []command.Body{mine}, when: remove(2), object: object, of: "acme", then: func(t *testing.T, v *state.View) {
@@ -149,7 +149,7 @@ func (d dice) brought() command.Body {
 		b := policy(pick(d, fleet.CertificateACME, fleet.CertificateACME, fleet.CertificateOwn, fleet.CertificateNone))
 		return b
 	case 1:
-		return upload("a.example.com", "acme", 1+d.Uint64N(3), pick(d, "mine", "other"))
+		return upload("acme", 1+d.Uint64N(3), pick(d, "mine", "other"))
 	case 2:
 		return remove(1 + d.Uint64N(3))
 	case 3:

@@ -68,7 +68,7 @@ func Decide(f Facts, s Schedule) (fleet.HostObserved, Plan) {
 	p.Issue = ordered(f) && f.Order != nil && p.at(f.Order.NextAttempt, f.Now) && !detached
 	verified := f.Cert != nil && o.VerifiedGeneration == f.Cert.Generation
 	switch {
-	case f.Cert == nil && !(bare(f) && !Plain(o)) || verified:
+	case f.Cert == nil && (!bare(f) || Plain(o)) || verified:
 	case !f.Edges.Complete():
 		// Edges' reports wake the loop; this is for a bundle that this member derives a moment after the head it follows.
 		p.at(f.Now.Add(s.times(redeploy)), f.Now)

@@ -36,7 +36,7 @@ func TestMinimalFileGetsDefaults(t *testing.T) {
 	want := settings.Settings{
 		DataDir: "/var/lib/edgefleet", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")},
 		ControlPlane: []string{"cp1.example.net:8443"}, HTTPSListen: ":443", HTTPListen: ":80", AdminListen: "127.0.0.1:9180",
-		PollInterval: 30 * time.Second, HeartbeatInterval: 5 * time.Second, DrainTimeout: 15 * time.Second,
+		PollInterval: 30 * time.Second, HeartbeatInterval: 5 * time.Second, DrainTimeout: 15 * time.Second, LeaveDNS: 25 * time.Second,
 		WAF: settings.WAF{Paranoia: 1, BodyLimit: 128 << 10}, LogLevel: "info", LogFormat: "text",
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {

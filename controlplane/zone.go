@@ -24,18 +24,7 @@ type zone struct {
 	heard func() time.Duration
 	// now is what was put together of the state last.
 	now atomic.Pointer[assembled]
-	// labels are the labels that were asked for since what they depend on changed last.
-	labels atomic.Pointer[labels]
 }
-
-// labels are the edges by label, as strings to []dns.Edge; only labels of hosts are in it.
-type labels struct {
-	index uint64
-	edges sync.Map
-}
-
-// labelTables are what labels depend on.
-var labelTables = append([]state.Table{state.Hosts, state.Labels, state.Tenants}, zoneTables...)
 
 func newZone(s *state.Store, c DNS, heard func() time.Duration) *zone {
 	z := &zone{state: s, caa: c.CAA, heard: heard}

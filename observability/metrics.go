@@ -113,6 +113,7 @@ var raftMetrics = []Metric{
 	{Name: "edgefleet_raft_applied_index", Kind: KindGauge, Unit: "1", Description: "Index of the last entry handed to this member's state machine."},
 	{Name: "edgefleet_raft_peers", Kind: KindGauge, Unit: "1", Description: "Members in the configuration, this one included."},
 	{Name: "edgefleet_raft_apply_seconds", Kind: KindHistogram, Unit: "s", Description: "Time that the state machine took for one command."},
+	{Name: "edgefleet_raft_log_ranges_verified_total", Kind: KindCounter, Unit: "1", Labels: []string{"result"}, Description: "Ranges of the log that were read back and compared with what the leader wrote, by result."},
 	{Name: "edgefleet_raft_refused_connections_total", Kind: KindCounter, Unit: "1", Description: "Connections to the Raft port that did not prove to be from a member."},
 }
 

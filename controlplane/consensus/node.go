@@ -111,7 +111,12 @@ func open(o Options, p parts) (*Node, error) {
 		p.logs = o.wrapLog(p.logs)
 	}
 	tel := o.Telemetry
-	watched := &watchedLog{LogStore: p.logs, mark: p.mark, health: tel.Health, log: tel.Logger}
+	watched := &watchedLog{mark: p.mark, health: tel.Health, log: tel.Logger}
+	verified := &verifiedLog{
+		LogStore: p.logs, every: o.VerifyEvery,
+		damaged: watched.damage, log: tel.Logger, ranges: tel.Counter("edgefleet_raft_log_ranges_verified_total"),
+	}
+	watched.LogStore = verified
 	cached, err := raft.NewLogCache(entryCache, watched)
 	if err != nil {
 		return nil, fmt.Errorf("cache log entries: %w", err)
@@ -130,9 +135,14 @@ func open(o Options, p parts) (*Node, error) {
 	notify := make(chan bool, 1)
 	in := newIncoming(p.transport)
 	p.transport = in
-	if n.raft, err = newRaft(o.config(notify), n.fsm, cached, p); err != nil {
-		return nil, fmt.Errorf("start raft on the log of member %s: %w", o.Member, err)
+	if err := verified.start(); err != nil {
+		return nil, err
 	}
+	n.parts.release = func() error { return errors.Join(verified.close(), p.release()) }
+	if n.raft, err = newRaft(o.config(notify), n.fsm, cached, p); err != nil {
+		return nil, errors.Join(fmt.Errorf("start raft on the log of member %s: %w", o.Member, err), verified.close())
+	}
+	verified.raft.Store(n.raft)
 	n.owned.Go(func() { in.run(n) })
 	n.owned.Go(func() { n.follow(notify) })
 	n.owned.Go(func() { n.bound(o.TrailingLogs) })

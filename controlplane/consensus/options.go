@@ -66,6 +66,8 @@ type Options struct {
 	TrailingLogs      uint64
 	// SnapshotBytes is by how much the log may grow before a snapshot is taken at once, whatever the number of entries.
 	SnapshotBytes int64
+	// VerifyEvery is how many entries of the log are summed up together, to be compared between the members and their disks.
+	VerifyEvery uint64
 
 	// wrapLog lets tests inject faults between Raft and the write-ahead log.
 	wrapLog func(raft.LogStore) raft.LogStore
@@ -81,6 +83,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.SnapshotInterval, DefaultSnapshotInterval)
 	setDefault(&o.TrailingLogs, DefaultTrailingLogs)
 	setDefault(&o.SnapshotBytes, DefaultSnapshotBytes)
+	setDefault(&o.VerifyEvery, DefaultVerifyEvery)
 	setDefault(&o.segmentBytes, segmentBytes)
 	return o
 }

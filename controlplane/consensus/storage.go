@@ -275,10 +275,15 @@ func (w *watchedLog) StoreLogs(logs []*raft.Log) error {
 func (w *watchedLog) GetLog(index uint64, l *raft.Log) error {
 	err := getLog(w.LogStore, index, l)
 	if err != nil && !errors.Is(err, raft.ErrLogNotFound) {
-		w.damaged.Store(true)
-		w.health.Set(healthLog, fmt.Errorf("read entry %d of the write-ahead log: %w", index, err))
+		w.damage(fmt.Errorf("read entry %d of the write-ahead log: %w", index, err))
 	}
 	return err
+}
+
+// damage makes the member unhealthy until it is started again.
+func (w *watchedLog) damage(err error) {
+	w.damaged.Store(true)
+	w.health.Set(healthLog, err)
 }
 
 // DeleteRange implements raft.LogStore.

@@ -15,14 +15,20 @@ import (
 	"github.com/edgefleet/edgefleet/tls/mtls"
 )
 
-// scrape returns whether a line of the metrics starts with the given text.
-func scrape(t *testing.T, tel *observability.Telemetry) func(string) bool {
+// exposition is what a scrape of the metrics gives.
+func exposition(t *testing.T, tel *observability.Telemetry) string {
 	t.Helper()
 	rec := httptest.NewRecorder()
 	tel.Handler().ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil))
+	return rec.Body.String()
+}
+
+// scrape returns whether a line of the metrics starts with the given text.
+func scrape(t *testing.T, tel *observability.Telemetry) func(string) bool {
+	t.Helper()
 	// Labels of the exporter are of no interest here.
 	var lines []string
-	for line := range strings.Lines(rec.Body.String()) {
+	for line := range strings.Lines(exposition(t, tel)) {
 		if open, end := strings.Index(line, "{"), strings.LastIndex(line, "}"); open > 0 && end > open {
 			line = line[:open] + line[end+1:]
 		}

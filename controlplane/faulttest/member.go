@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -95,7 +96,7 @@ func (m *member) start() error {
 	m.cluster.Ledger.Restarted(m.id)
 	node, err := consensus.OpenOn(consensus.Options{
 		Member: m.id, FSM: &machine{FSM: fsm.New(p.store), process: p}, Telemetry: p.tel,
-		SnapshotThreshold: 48, SnapshotInterval: time.Second, TrailingLogs: 24,
+		SnapshotThreshold: 48, SnapshotInterval: time.Second, TrailingLogs: 24, VerifyEvery: 16,
 	}, consensus.Seams{
 		Stream: m.cluster.Net.Join(m.id), Logs: p.mount, Stable: p.mount, Snapshots: p.mount, Applied: m.disk.applied,
 	})
@@ -221,6 +222,14 @@ func (p *process) stop() {
 		p.cluster.fail("stop %s: %v", p.id, err)
 	}
 	p.owned.Wait()
+	p.sound()
+}
+
+// sound fails the history if the member found that its log is not the leader's: nothing here changes what was written.
+func (p *process) sound() {
+	if why := p.tel.Health.Ready()["raft_log"]; strings.Contains(why, "not the leader's") {
+		p.cluster.fail("log of %s: %s", p.id, why)
+	}
 }
 
 // shutdown stops the member in order.
@@ -230,6 +239,7 @@ func (p *process) shutdown() {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
 	_ = p.node.Close(ctx) // what it could not hand over the others elect
+	p.sound()
 	p.dead.Store(true)
 	p.mount.kill()
 }

@@ -56,11 +56,11 @@ func TestAnEdgeConfigurationErrorNamesLineAndField(t *testing.T) {
 		name, line string
 		words      []string
 	}{
-		{"an unknown field", "nod: n2", []string{":8: ", `unknown field "nod"`}},
+		{"an unknown field", "nod: n2", []string{":9: ", `unknown field "nod"`}},
 		{"a list for a text", "node: [n1]", []string{":2: ", "node: ", "not text"}},
-		{"a word for a number", "waf: {paranoia: high}", []string{":8: ", "paranoia: ", "whole number"}},
-		{"a duration that is none", "poll_interval: soon", []string{":8: ", "poll_interval: ", "not a duration such as 30s"}},
-		{"a duration without a unit", "drain_timeout: 15", []string{":8: ", "drain_timeout: ", "not a duration such as 30s"}},
+		{"a word for a number", "waf: {paranoia: high}", []string{":9: ", "paranoia: ", "whole number"}},
+		{"a duration that is none", "poll_interval: soon", []string{":9: ", "poll_interval: ", "not a duration such as 30s"}},
+		{"a duration without a unit", "drain_timeout: 15", []string{":9: ", "drain_timeout: ", "not a duration such as 30s"}},
 		{"an address that is none", "addresses: [here]", []string{":3: ", "addresses: ", `"here"`}},
 		{"a member without a port", "control_plane: [cp1]", []string{":7: ", "control_plane: ", "give host:port"}},
 		{"no members", "control_plane:", []string{":1: ", "control_plane: ", "1 to 64"}},

@@ -10,6 +10,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/miekg/dns"
+
+	"github.com/edgefleet/edgefleet/deploy/devfleet"
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/observability"
 )
@@ -98,6 +101,7 @@ func TestMetricsAreTheRegistry(t *testing.T) {
 func (f *wholeFleet) provoke(t *testing.T) {
 	t.Helper()
 	const broken fleet.HostName = "broken.shop.example"
+	f.transfer(t)
 	f.addHost(t, broken, "http://127.0.0.9:9")
 	for i, v := range f.visitors(t, broken) {
 		// The origin of a host is reached before it has a certificate, for the customer's own ACME client.
@@ -115,6 +119,18 @@ func (f *wholeFleet) provoke(t *testing.T) {
 		if status, _, err := stranger.get(t.Context(), "http", "/"); err != nil || status != http.StatusMisdirectedRequest {
 			t.Errorf("an unknown host: %d %v", status, err)
 		}
+	}
+}
+
+// transfer asks a member for its whole zone, which is refused to strangers.
+func (f *wholeFleet) transfer(t *testing.T) {
+	t.Helper()
+	host, _, _ := strings.Cut(f.Members[0].API, ":")
+	q := new(dns.Msg)
+	q.SetAxfr(string(devfleet.Zone) + ".")
+	answer, _, err := (&dns.Client{Net: "tcp"}).ExchangeContext(t.Context(), q, host+":8053")
+	if err != nil || answer.Rcode != dns.RcodeRefused {
+		t.Errorf("a transfer to a stranger: %v %v", answer, err)
 	}
 }
 

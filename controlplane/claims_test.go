@@ -17,8 +17,13 @@ func (c *cluster) claimedThroughTwoMembers(t *testing.T) {
 	tenant(t, c.client(), "north")
 	tenant(t, c.client(), "south")
 	for i, pair := range [][2]string{
-		{"claims0.example", "www.claims0.example"}, {"a.b.claims1.example", "claims1.example"}, {"*.claims2.example", "www.claims2.example"},
-		{"a.claims3.example", "*.claims3.example"}, {"claims4.example", "CLAIMS4.example."}, {"bücher.claims5.example", "a.xn--bcher-kva.claims5.example"}, {"BÜCHER.claims6.example", "bücher.claims6.example."},
+		{"claims0.example", "www.claims0.example"},
+		{"a.b.claims1.example", "claims1.example"},
+		{"*.claims2.example", "www.claims2.example"},
+		{"a.claims3.example", "*.claims3.example"},
+		{"claims4.example", "CLAIMS4.example."},
+		{"bücher.claims5.example", "a.xn--bcher-kva.claims5.example"},
+		{"BÜCHER.claims6.example", "bücher.claims6.example."},
 	} {
 		var errs [2]error
 		var claiming sync.WaitGroup

@@ -187,6 +187,9 @@ func (l *Loop) failed(ctx context.Context, o fleet.OrderRecord, ca *Authority, e
 	case fleet.ReasonCAUnavailable:
 		if held := l.mayAsk(o, now); held != nil {
 			o.NextAttempt = held.until // it rests for longer
+		} else if l.o.State.Read().Authority(ca.Directory).Away() {
+			// Another may be asked, before this one's rest is over: later, the order would only ask this one again.
+			o.NextAttempt = now.Add(l.s.elsewhere())
 		}
 	}
 	l.o.Telemetry.Logger.WarnContext(ctx, "certificate order failed", "host", string(o.Host), "tenant", string(o.Tenant),

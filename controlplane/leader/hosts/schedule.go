@@ -28,3 +28,8 @@ func (s schedule) outage(n int) time.Duration {
 	d := s.times(attempts[min(max(n, 1), 2)-1])
 	return d/2 + time.Duration(rand.Int64N(int64(d)+1))
 }
+
+// elsewhere is the pause before an order goes to another authority: spread, and shorter than the first one's shortest rest.
+func (s schedule) elsewhere() time.Duration {
+	return time.Duration(rand.Int64N(int64(s.times(restLeast/4)) + 1))
+}

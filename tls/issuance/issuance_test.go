@@ -378,7 +378,7 @@ func TestInvalidInput(t *testing.T) {
 	}
 	_, otherName := i.Issue(t.Context(), request("b.example.com", csr, fleet.ChallengeDNS01))
 	_, noCSR := i.Issue(t.Context(), request("a.example.com", []byte("x"), fleet.ChallengeDNS01))
-	_, noChallenge := i.Issue(t.Context(), request("a.example.com", csr, "tls-alpn-01"))
+	_, noChallenge := i.Issue(t.Context(), request("a.example.com", csr, "dns-account-01"))
 	_, noDirectory := issuance.New(issuance.Options{})
 	for name, err := range map[string]error{"name": otherName, "csr": noCSR, "challenge": noChallenge, "directory": noDirectory} {
 		if !errors.Is(err, fleet.ErrInvalid) {

@@ -212,7 +212,13 @@ func (c *Cluster) inflict(ctx context.Context, s Step, victim *member) {
 	case Resize:
 		limit, cancel := context.WithTimeout(ctx, s.For)
 		defer cancel()
-		if leader := c.members[c.leader()].running(); leader != nil {
+		leader := c.members[c.leader()].running()
+		if leader != nil && leader.id == victim.id {
+			// As the API has it: a leader that is to go hands over, and the next one removes it.
+			_ = leader.node.TransferLeadership(limit, "")
+			leader = c.members[c.leader()].running()
+		}
+		if leader != nil && leader.id != victim.id {
 			err := leader.node.Remove(limit, victim.id) // which fails under a partition, or is not known to have worked
 			c.note("%s: removed by %s: %v", victim.id, leader.id, err)
 		}

@@ -22,3 +22,27 @@ type Proposer interface {
 func Header(loop string, now time.Time) command.Header {
 	return command.Header{Time: now, Actor: fleet.Actor{Name: "leader/" + loop, Party: fleet.Vendor}}
 }
+
+// Follow calls step, which does what is due and returns how long there will be nothing to do, again after that time or when
+// what watch waits for has changed, whichever is first, and never sooner than after pause. It ends with ctx, or with the
+// error of a step. watch is called before each step, so that no change is missed.
+func Follow(ctx context.Context, pause time.Duration, watch func() (changed func(context.Context) error), step func(context.Context) (time.Duration, error)) error {
+	for {
+		changed := watch()
+		wait, err := step(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		until, stop := context.WithTimeout(ctx, wait)
+		_ = changed(until) // what comes first
+		stop()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}

@@ -50,50 +50,36 @@ type Loop struct {
 
 // Run blocks until ctx ends or a proposal fails.
 func (l *Loop) Run(ctx context.Context) error {
-	for {
-		ws := l.State.Watch(state.Hosts, state.Heads, state.Nodes)
-		left, err := l.step(ctx)
-		if err != nil {
-			return err
-		}
-		wait := idle
-		if left > 0 {
-			wait = again
-		}
-		changed, stop := context.WithTimeout(ctx, wait)
-		_ = ws.WatchCtx(changed) // what comes first
-		stop()
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(pause):
-		}
+	watch := func() func(context.Context) error {
+		return l.State.Watch(state.Hosts, state.Heads, state.Nodes).WatchCtx
 	}
+	return leader.Follow(ctx, pause, watch, l.step)
 }
 
-// step ends the hosts that no edge has any more, and returns how many are left.
-func (l *Loop) step(ctx context.Context) (left int, err error) {
+// step ends the hosts that no edge has any more and returns how long there will be nothing to do, unless something changes.
+func (l *Loop) step(ctx context.Context) (time.Duration, error) {
 	v := l.State.Read()
 	retired := v.HostsDeleting()
 	if len(retired) == 0 {
-		return 0, nil
+		return idle, nil
 	}
+	wait := idle
 	p := &pass{view: v, fetch: l.Fetch, seen: map[bundleOf]naming{}}
 	for _, h := range retired {
 		holders, err := p.holders(h)
 		late := l.Now().Sub(h.Desired.DeletingSince) >= Patience
 		if (err != nil || len(holders) > 0) && !late {
-			left++
+			wait = again
 			continue
 		}
 		if len(holders) > 0 || err != nil {
 			l.Logger.WarnContext(ctx, "a deleted host is forgotten although edges may still have it", "host", string(h.Name), "tenant", string(h.Tenant), "nodes", holders, "err", err)
 		}
 		if err := l.end(ctx, h); err != nil {
-			return left, err
+			return 0, err
 		}
 	}
-	return left, nil
+	return wait, nil
 }
 
 func (l *Loop) end(ctx context.Context, h fleet.Host) error {

@@ -39,21 +39,10 @@ type Loop struct {
 
 // Run blocks until ctx ends or a proposal fails.
 func (l *Loop) Run(ctx context.Context) error {
-	for {
-		ws := l.State.Watch(state.Groups, state.Nodes, state.Epochs)
-		wait, err := l.step(ctx)
-		if err != nil {
-			return err
-		}
-		changed, stop := context.WithTimeout(ctx, wait)
-		_ = ws.WatchCtx(changed) // what comes first
-		stop()
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(pause):
-		}
+	watch := func() func(context.Context) error {
+		return l.State.Watch(state.Groups, state.Nodes, state.Epochs).WatchCtx
 	}
+	return leader.Follow(ctx, pause, watch, l.step)
 }
 
 // step begins the epochs that are due and returns how long there will be nothing to do, unless something changes.

@@ -1,6 +1,7 @@
 package request_test
 
 import (
+	"encoding/base64"
 	"net/http"
 	"testing"
 
@@ -15,11 +16,14 @@ func FuzzParse(f *testing.F) {
 		{"http://u:p@h/?x={\"a\":[1]}", "application/json", "=;=", `{"a":{"b":[1,{"c":"{\"d\":\"e\"}"}]},"a":null}`},
 		{"*", "multipart/form-data; boundary=b", "", "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nx\r\n--b--\r\n"},
 		{"", "text/xml", ";;", "<a/>"},
+		{"/?a=b&a=Yz1kJmU9Zg==", "text/xml", "a=eyJhbGciOiJIUzI1NiJ9.eyJhIjoiYiJ9.c", `<?xml version="1.0"?><!DOCTYPE a [<!ENTITY e "x">]><a b="c">&e;<d/><d>t</d><!-- c --></a>`},
+		{"/?query={a(b:1)}", "application/graphql", "", `mutation M($a:[I!]="x"){b:login(password:"p",c:{d:[1,"""e"""]})@f(g:$a){h...on I{j}...K}} # l`},
+		{"/?query=%7Ba(b:1)%7D", "application/json", "", `{"query":"{a(b:\"c\")}","x":"` + base64.StdEncoding.EncodeToString(compressed("hello hello")) + `"}`},
 		{"/%", "multipart/form-data; boundary=b", "", "--b\r\nContent-Disposition: form-data; name=\"a\"; filename=\"f\"\r\n\r\nx\r\n--b--\r\n"},
 	} {
 		f.Add(seed.uri, seed.contentType, seed.cookie, []byte(seed.body))
 	}
-	lim := request.Limits{Depth: 8, Values: 64, ValueBytes: 1 << 10}
+	lim := request.Limits{Depth: 8, Values: 64, ValueBytes: 1 << 10, Inflated: 4 << 10}
 	f.Fuzz(func(t *testing.T, uri, contentType, cookie string, body []byte) {
 		in := request.Input{Method: "POST", URI: uri, Header: http.Header{"Content-Type": {contentType}, "Cookie": {cookie, cookie}}, Body: body, Host: "h"}
 		r := request.Parse(in, lim)
@@ -33,8 +37,9 @@ func FuzzParse(f *testing.F) {
 			}
 			size += len(v.Raw) + len(v.Value)
 		}
-		// Each value is no longer than its parent (an invalid byte becomes the 3 of U+FFFD), and points are bounded.
-		if limit := 6 * (lim.Depth + 2) * (len(uri) + 2*len(cookie) + len(body) + len(contentType) + 2); len(r.All()) > lim.Values || size > limit {
+		// Each value is no longer than its parent (an invalid byte becomes the 3 of U+FFFD) or was inflated, and points are
+		// bounded.
+		if limit := 6*(lim.Depth+2)*lim.Inflated + 6*(lim.Depth+2)*(len(uri)+2*len(cookie)+len(body)+len(contentType)+2); len(r.All()) > lim.Values || size > limit {
 			t.Fatalf("%d values of %d bytes; the limit is %d", len(r.All()), size, limit)
 		}
 		if len(r.Problems()) > lim.Values+16 {

@@ -10,7 +10,7 @@ import (
 )
 
 // DefaultLimits bounds parsing where the caller does not.
-var DefaultLimits = Limits{Depth: 24, Values: 4096, ValueBytes: 64 << 10}
+var DefaultLimits = Limits{Depth: 24, Values: 4096, ValueBytes: 64 << 10, Inflated: 1 << 20}
 
 func (l Limits) orDefault() Limits {
 	if l.Depth <= 0 {
@@ -22,13 +22,21 @@ func (l Limits) orDefault() Limits {
 	if l.ValueBytes <= 0 {
 		l.ValueBytes = DefaultLimits.ValueBytes
 	}
+	if l.Inflated <= 0 {
+		l.Inflated = DefaultLimits.Inflated
+	}
 	return l
 }
+
+// usual is how many values an ordinary request has.
+const usual = 32
 
 // Parse parses in within lim. It never fails: what it leaves out is in Problems. A value over Limits.ValueBytes is
 // kept, but not parsed further.
 func Parse(in Input, lim Limits) *Request {
-	b := &builder{r: &Request{in: in}, lim: lim.orDefault(), again: againFloor + againFactor*size(in)}
+	lim = lim.orDefault()
+	r := &Request{in: in, lim: lim, values: make([]Value, 0, usual), plain: make([]fleet.Point, 0, usual), parsed: make([]uint16, 0, usual)}
+	b := &builder{r: r, lim: lim, again: againFloor + againFactor*size(in), inflate: lim.Inflated}
 	b.line()
 	b.headers()
 	b.body()
@@ -40,7 +48,7 @@ type node struct {
 	Value
 	// plain is Point without the array elements that number duplicates.
 	plain fleet.Point
-	// media is the content type of the body, set at the point post only.
+	// media is the content type of the body, set for the body only, as it was sent or inflated.
 	media media
 }
 
@@ -52,14 +60,14 @@ func (n node) child(raw, value string, element ...string) node {
 		plain = slices.Concat(n.plain, fleet.Point{element})
 	}
 	name := n.Name
-	if len(element) == 2 && element[0] != "array" && element[0] != "path" {
+	if len(element) == 2 && element[0] != "array" && element[0] != "path" && element[0] != "jwt" {
 		name = element[1]
 	}
 	return node{Value: Value{Point: p, Name: name, Raw: raw, Value: value}, plain: plain}
 }
 
-// whole says that n is the target, the path or the body itself, whose size the caller bounds.
-func (n node) whole() bool { return len(n.Point) == 1 && len(n.Point[0]) == 1 }
+// whole says that n is the target, the path or the body itself, whose size the caller or Limits.Inflated bounds.
+func (n *node) whole() bool { return n.media.set || len(n.Point) == 1 && len(n.Point[0]) == 1 }
 
 func root(raw, value string, element ...string) node { return node{}.child(raw, value, element...) }
 
@@ -80,8 +88,20 @@ const (
 type builder struct {
 	r   *Request
 	lim Limits
-	// again is how many bytes of values may still be read again.
-	again int
+	// again is how many bytes of values may still be read again, inflate how many bytes may still be inflated.
+	again, inflate int
+	// want is a point for which values are parsed also in formats that they do not seem to have.
+	want fleet.Point
+}
+
+// wants says whether n is to be parsed as f because it was asked for.
+func (b *builder) wants(n *node, f format) bool {
+	k := len(n.Point)
+	if len(b.want) <= len(n.plain) {
+		return false
+	}
+	return k < len(b.want) && b.want[k][0] == formatNames[f] && matches(b.want[:k], n.Point) ||
+		b.want[len(n.plain)][0] == formatNames[f] && matches(b.want[:len(n.plain)], n.plain)
 }
 
 // size is what the client sent, about.
@@ -107,28 +127,70 @@ func (b *builder) add(n node) bool {
 	}
 	b.r.values = append(b.r.values, n.Value)
 	b.r.plain = append(b.r.plain, n.plain)
+	b.r.parsed = append(b.r.parsed, 0)
 	if len(n.Value.Value) > b.lim.ValueBytes && !n.whole() {
 		b.problem(n.Point, ReasonTooLong)
 		return true
 	}
-	b.expand(n)
+	b.expand(&n, len(b.r.values)-1)
 	return true
 }
 
 // addAll records values that share a parent; a name that occurs more than once is numbered.
 func (b *builder) addAll(nodes []node) {
-	count := map[string]int{}
-	for _, n := range nodes {
-		count[n.Name]++
+	count := make(map[string]int, len(nodes))
+	for i := range nodes {
+		count[nodes[i].Name]++
 	}
-	seen := map[string]int{}
+	duplicated := len(count) < len(nodes)
+	var seen map[string]int
 	for _, n := range nodes {
-		name := n.Name
-		if count[name] > 1 {
+		if name := n.Name; duplicated && count[name] > 1 {
+			if seen == nil {
+				seen = map[string]int{}
+			}
 			n = n.duplicate(seen[name])
 			seen[name]++
 		}
 		if !b.add(n) {
+			return
+		}
+	}
+	if duplicated {
+		b.pollution(nodes, count)
+	}
+}
+
+// pollution adds, for each name that occurs more than once, its values joined as servers join them that know one value a
+// name: what an attacker distributes over duplicates comes together again there.
+func (b *builder) pollution(nodes []node, count map[string]int) {
+	type joined struct {
+		first      *node
+		raw, value []string
+		size       int
+	}
+	var order []*joined
+	byName := map[string]*joined{}
+	for i := range nodes {
+		n := &nodes[i]
+		if count[n.Name] < 2 || endsWith(n, "file_name") {
+			continue
+		}
+		j := byName[n.Name]
+		if j == nil {
+			j = &joined{first: n}
+			byName[n.Name] = j
+			order = append(order, j)
+		}
+		j.raw, j.value, j.size = append(j.raw, n.Raw), append(j.value, n.Value.Value), j.size+len(n.Value.Value)+1
+	}
+	for _, j := range order {
+		if j.size > min(b.again, b.lim.ValueBytes) {
+			b.problem(j.first.Point, ReasonTooLong)
+			continue
+		}
+		b.again -= j.size
+		if !b.add(j.first.child(strings.Join(j.raw, ","), strings.Join(j.value, ","), "pollution")) {
 			return
 		}
 	}
@@ -206,6 +268,7 @@ func (b *builder) body() {
 	s := string(b.r.in.Body)
 	n := root(s, s, "post")
 	n.media = mediaOf(b.r.in.Header)
+	n.media.cut = b.r.in.Truncated
 	b.add(n)
 }
 

@@ -13,33 +13,90 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
-// parser finds values in the content of a value.
-type parser struct {
-	name string
-	// applies says whether n claims, or seems, to have the format.
-	applies func(n node) bool
-	// parse adds what it finds below n. An error means that n does not have the format.
-	parse func(b *builder, n node) error
+// format is what a parser reads.
+type format int
+
+const (
+	parsesGzip format = iota
+	parsesForm
+	parsesMultipart
+	parsesJSON
+	parsesXML
+	parsesGraphQL
+	parsesCookie
+	parsesJWT
+	parsesBase64
+	parsesPercent
+	formats
+)
+
+// formatNames are the names of the formats in points.
+var formatNames = [formats]string{"gzip", "form_urlencoded", "multipart", "json_doc", "xml", "gql", "cookie", "jwt", "base64", "percent"}
+
+// applies says whether n claims, or seems, to have the format, so that it is parsed without being asked for.
+func (f format) applies(n *node) bool {
+	switch f {
+	case parsesGzip:
+		return isGzip(n)
+	case parsesForm:
+		return isForm(n)
+	case parsesMultipart:
+		return isMultipart(n)
+	case parsesJSON:
+		return isJSON(n)
+	case parsesXML:
+		return isXML(n)
+	case parsesGraphQL:
+		return isGraphQL(n)
+	case parsesCookie:
+		return isCookie(n)
+	case parsesJWT:
+		return isJWT(n)
+	case parsesBase64:
+		return isBase64(n)
+	case parsesPercent:
+		return isPercent(n)
+	case formats:
+	}
+	return false
 }
 
-// parsers returns the table of parsers; each is tried on every value. (A function, because parsers expand what they find.)
-func parsers() [5]parser {
-	return [...]parser{
-		{"form_urlencoded", isForm, parseForm},
-		{"multipart", isMultipart, parseMultipart},
-		{"json_doc", isJSON, parseJSON},
-		{"cookie", isCookie, parseCookie},
-		{"percent", isPercent, parsePercent},
+// parse adds what it finds below n. An error means that n does not have the format.
+func (f format) parse(b *builder, n node) error {
+	switch f {
+	case parsesGzip:
+		return parseGzip(b, n)
+	case parsesForm:
+		return parseForm(b, n)
+	case parsesMultipart:
+		return parseMultipart(b, n)
+	case parsesJSON:
+		return parseJSON(b, n)
+	case parsesXML:
+		return parseXML(b, n)
+	case parsesGraphQL:
+		return parseGraphQL(b, n)
+	case parsesCookie:
+		return parseCookie(b, n)
+	case parsesJWT:
+		return parseJWT(b, n)
+	case parsesBase64:
+		return parseBase64(b, n)
+	case parsesPercent:
+		return parsePercent(b, n)
+	case formats:
 	}
+	return errOther
 }
 
 // errStop ends a parser that ran into a limit, which is already recorded.
 var errStop = errors.New("limit reached")
 
-func (b *builder) expand(n node) {
+// expand parses n, the value with the number at, in every format that it seems to have or that is asked for.
+func (b *builder) expand(n *node, at int) {
 	parsed := false
-	for _, p := range parsers() {
-		if !p.applies(n) {
+	for f := range formats {
+		if !f.applies(n) && !b.wants(n, f) {
 			continue
 		}
 		parsed = true
@@ -47,8 +104,12 @@ func (b *builder) expand(n node) {
 			b.problem(n.Point[:1], ReasonTooManyValues)
 			return
 		}
-		if err := p.parse(b, n); err != nil && !errors.Is(err, errStop) {
+		b.r.parsed[at] |= 1 << f
+		if err := f.parse(b, *n); err != nil && !errors.Is(err, errStop) && !errors.Is(err, errOther) {
 			b.problem(n.Point, ReasonUnparsable)
+		}
+		if f == parsesGzip && n.media.gzip {
+			return // compressed, it is nothing else
 		}
 	}
 	if n.media.set && !parsed {
@@ -57,7 +118,7 @@ func (b *builder) expand(n node) {
 }
 
 // afford says whether n may be parsed. The body and cookies always are: they are the request's own parts.
-func (b *builder) afford(n node) bool {
+func (b *builder) afford(n *node) bool {
 	if n.media.set || isCookie(n) {
 		return true
 	}
@@ -72,16 +133,24 @@ func (b *builder) afford(n node) bool {
 type media struct {
 	// set is true at the point post.
 	set bool
-	// encoded: the body is compressed, or its type is ambiguous; no parser applies.
-	encoded  bool
-	kind     string
-	boundary string
+	// encoded: the body has an encoding other than gzip, or its type is ambiguous; no parser applies.
+	encoded bool
+	// gzip: the body is compressed. cut: its end is missing.
+	gzip, cut bool
+	kind      string
+	boundary  string
 }
 
 func mediaOf(h http.Header) media {
 	m := media{set: true}
 	for _, e := range header(h, "Content-Encoding") {
-		m.encoded = m.encoded || !strings.EqualFold(strings.TrimSpace(e), "identity")
+		switch e = strings.ToLower(strings.TrimSpace(e)); {
+		case e == "identity":
+		case (e == "gzip" || e == "x-gzip") && !m.gzip:
+			m.gzip = true
+		default:
+			m.encoded = true
+		}
 	}
 	types := header(h, "Content-Type")
 	if len(types) == 0 {
@@ -97,7 +166,7 @@ func mediaOf(h http.Header) media {
 	return m
 }
 
-func isForm(n node) bool {
+func isForm(n *node) bool {
 	if !n.media.set || n.media.encoded {
 		return false
 	}
@@ -105,15 +174,15 @@ func isForm(n node) bool {
 }
 
 func parseForm(b *builder, n node) error {
-	b.addAll(pairs(n, "form_urlencoded", n.Raw, b.lim.Values))
+	b.addAll(pairs(n, "form_urlencoded", n.Value.Value, b.lim.Values))
 	// A form has no control characters: with them it is something else, and its names and values are not what they seem.
-	if strings.ContainsFunc(strings.TrimRight(n.Raw, "\r\n"), func(r rune) bool { return r < ' ' || r == 0x7f }) {
+	if strings.ContainsFunc(strings.TrimRight(n.Value.Value, "\r\n"), func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		return errors.New("control character in a form")
 	}
 	return nil
 }
 
-func isMultipart(n node) bool {
+func isMultipart(n *node) bool {
 	return n.media.set && !n.media.encoded && n.media.kind == "multipart/form-data"
 }
 
@@ -149,7 +218,7 @@ func parseMultipart(b *builder, n node) error {
 	return nil
 }
 
-func isJSON(n node) bool {
+func isJSON(n *node) bool {
 	if n.media.encoded || n.whole() && !n.media.set || n.Point[0][0] == "path" {
 		return false
 	}
@@ -162,7 +231,7 @@ func isJSON(n node) bool {
 
 func parseJSON(b *builder, n node) error {
 	// Of a body that was cut off, what comes before the cut is read: an attack there must not hide behind padding.
-	cut := n.media.set && b.r.in.Truncated
+	cut := n.media.cut
 	if !cut && !json.Valid([]byte(n.Value.Value)) {
 		return errors.New("not json")
 	}
@@ -241,8 +310,8 @@ func (d *jsonDoc) torn(n node, rest string) {
 	d.b.add(n)
 }
 
-func isCookie(n node) bool {
-	return n.Point[0][0] == "header" && n.Name == "COOKIE" && len(n.Point) <= 2
+func isCookie(n *node) bool {
+	return n.Point[0][0] == "header" && n.Name == "COOKIE" && (len(n.Point) == 1 || len(n.Point) == 2 && n.Point[1][0] == "array")
 }
 
 func parseCookie(b *builder, n node) error {
@@ -262,11 +331,11 @@ func parseCookie(b *builder, n node) error {
 }
 
 // isPercent: the value is still percent-encoded after its own decoding.
-func isPercent(n node) bool {
+func isPercent(n *node) bool {
 	switch n.Point[0][0] {
 	case "get":
 	case "post":
-		if len(n.Point) == 1 {
+		if n.media.set {
 			return false
 		}
 	case "header":
@@ -276,10 +345,23 @@ func isPercent(n node) bool {
 	default:
 		return false
 	}
-	return unescape(n.Value.Value, false) != n.Value.Value
+	return escaped(n.Value.Value)
+}
+
+// escaped says whether s has a percent-encoded byte.
+func escaped(s string) bool {
+	for i := strings.IndexByte(s, '%'); i >= 0 && i+2 < len(s); i++ {
+		if s[i] == '%' && isHex(s[i+1]) && isHex(s[i+2]) {
+			return true
+		}
+	}
+	return false
 }
 
 func parsePercent(b *builder, n node) error {
+	if !escaped(n.Value.Value) {
+		return errOther
+	}
 	if !b.add(n.child(n.Value.Value, unescape(n.Value.Value, false), "percent")) {
 		return errStop
 	}
@@ -294,3 +376,6 @@ func hasElement(p fleet.Point, name string) bool {
 	}
 	return false
 }
+
+// endsWith says that the last element of n's point is name.
+func endsWith(n *node, name string) bool { return n.Point[len(n.Point)-1][0] == name }

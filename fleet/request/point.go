@@ -20,6 +20,7 @@ const (
 	argName
 	argIndex
 	argOptionalIndex
+	argPart
 )
 
 // element is one kind of element of a point.
@@ -32,18 +33,24 @@ type element struct {
 var elements = map[string]element{
 	"uri": {}, "path": {arg: argOptionalIndex}, "action_name": {}, "action_ext": {},
 	"get": {arg: argName}, "header": {arg: argName}, "post": {},
-	"form_urlencoded": {arg: argName, after: []string{"post"}},
-	"multipart":       {arg: argName, after: []string{"post"}},
+	"form_urlencoded": {arg: argName, after: []string{"*"}},
+	"multipart":       {arg: argName, after: []string{"post", "gzip"}},
 	"file_name":       {after: []string{"multipart", "array"}},
 	"json_doc":        {after: []string{"*"}},
-	"hash":            {arg: argName, after: []string{"json_doc", "hash", "array"}},
+	"xml":             {after: []string{"*"}},
+	"gql":             {after: []string{"*"}},
+	"hash":            {arg: argName, after: []string{"json_doc", "xml", "gql", "hash", "array"}},
 	"array":           {arg: argIndex, after: []string{"get", "header", "form_urlencoded", "multipart", "file_name", "cookie", "json_doc", "hash", "array"}},
+	"pollution":       {after: []string{"get", "header", "form_urlencoded", "multipart", "cookie"}},
 	"cookie":          {arg: argName, after: []string{"header", "array"}},
 	"percent":         {after: []string{"*"}},
+	"base64":          {after: []string{"*"}},
+	"gzip":            {after: []string{"*"}},
+	"jwt":             {arg: argPart, after: []string{"*"}},
 }
 
-// planned are elements of the language that this version has no parser for.
-var planned = []string{"base64", "gql", "gzip", "jwt", "pollution", "xml"}
+// tokenParts are the arguments of jwt.
+var tokenParts = []string{"jwt_header", "jwt_payload", "jwt_signature"}
 
 // ParsePoint reads a point in its JSON form, such as [["get","q"]], and returns it in canonical form.
 func ParsePoint(s string) (fleet.Point, error) {
@@ -70,8 +77,6 @@ func ValidatePoint(p fleet.Point) error {
 		name, wildcard := elementName(e[0])
 		kind, known := elements[name]
 		switch {
-		case slices.Contains(planned, name):
-			return fleet.Invalid("point", "this version has no parser %q", name)
 		case !known:
 			return fleet.Invalid("point", "%q is not an element of a point: use one of %s", e[0], strings.Join(elementNames(), ", "))
 		case wildcard == "_name" && i != len(p)-1:
@@ -101,6 +106,8 @@ func checkArgument(e []string, arg argument, wildcard string) error {
 	switch {
 	case arg == argNone && len(e) > 1:
 		return fleet.Invalid("point", "%q takes no argument", e[0])
+	case arg == argPart && (len(e) < 2 || !slices.Contains(tokenParts, e[1])):
+		return fleet.Invalid("point", "%q needs one of %s as its argument", e[0], strings.Join(tokenParts, ", "))
 	case (arg == argName || arg == argIndex) && len(e) < 2:
 		return fleet.Invalid("point", `%q needs an argument, such as ["%s","0"]`, e[0], e[0])
 	case (arg == argIndex || arg == argOptionalIndex) && len(e) == 2:

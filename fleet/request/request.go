@@ -48,7 +48,7 @@ const (
 	ReasonTruncated Reason = "truncated"
 	// ReasonUnparsable: the content does not have the format that it claims to have.
 	ReasonUnparsable Reason = "unparsable"
-	// ReasonNoParser: there is no parser for the body's content type.
+	// ReasonNoParser: there is no parser for the body's content type or encoding.
 	ReasonNoParser Reason = "no_parser"
 	// ReasonTooManyValues: over Limits.Values, or too many bytes in values inside values.
 	ReasonTooManyValues Reason = "too_many_values"
@@ -56,7 +56,17 @@ const (
 	ReasonTooDeep Reason = "too_deep"
 	// ReasonTooLong: over Limits.ValueBytes.
 	ReasonTooLong Reason = "too_long"
+	// ReasonInflated: what is compressed is larger than Limits.Inflated, or a hundred times what was sent. Its beginning
+	// is among the values.
+	ReasonInflated Reason = "inflated_too_long"
+	// ReasonEntities: a document declares XML entities, which are never expanded.
+	ReasonEntities Reason = "xml_entities"
 )
+
+// Reasons lists the reasons of problems.
+var Reasons = []Reason{
+	ReasonTruncated, ReasonUnparsable, ReasonNoParser, ReasonTooManyValues, ReasonTooDeep, ReasonTooLong, ReasonInflated, ReasonEntities,
+}
 
 // Limits bounds parsing; zero fields take the defaults of DefaultLimits.
 type Limits struct {
@@ -66,15 +76,20 @@ type Limits struct {
 	Values int
 	// ValueBytes bounds one parsed value; it does not bound the raw body.
 	ValueBytes int
+	// Inflated bounds what all compressed parts of one request inflate to, in bytes.
+	Inflated int
 }
 
 // Request is a parsed request. It is immutable and safe for concurrent use.
 type Request struct {
 	in       Input
+	lim      Limits
 	values   []Value
 	problems []Problem
 	// plain holds the point of each value without the array elements that number duplicates.
-	plain       []fleet.Point
+	plain []fleet.Point
+	// parsed holds the formats in which each value was parsed, as bits.
+	parsed      []uint16
 	path, query string
 }
 

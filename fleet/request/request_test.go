@@ -114,6 +114,8 @@ func TestWhatIsNotParsedIsAProblem(t *testing.T) {
 	truncated.Truncated = true
 	gzipped := input("/", form, "a=1")
 	gzipped.Header.Set("Content-Encoding", "gzip")
+	brotli := input("/", form, "a=1")
+	brotli.Header.Set("Content-Encoding", "br")
 	twoTypes := input("/", form, "a=1")
 	twoTypes.Header.Add("Content-Type", "application/json")
 	for name, test := range map[string]struct {
@@ -122,10 +124,11 @@ func TestWhatIsNotParsedIsAProblem(t *testing.T) {
 		want request.Problem
 	}{
 		"a truncated body":            {truncated, request.Limits{}, request.Problem{Point: fleet.Point{{"post"}}, Reason: request.ReasonTruncated}},
-		"a compressed body":           {gzipped, request.Limits{}, request.Problem{Point: fleet.Point{{"post"}}, Reason: request.ReasonNoParser}},
+		"not compressed as it says":   {gzipped, request.Limits{}, request.Problem{Point: fleet.Point{{"post"}}, Reason: request.ReasonUnparsable}},
+		"an encoding without parser":  {brotli, request.Limits{}, request.Problem{Point: fleet.Point{{"post"}}, Reason: request.ReasonNoParser}},
 		"a body of two types":         {twoTypes, request.Limits{}, request.Problem{Point: fleet.Point{{"post"}}, Reason: request.ReasonNoParser}},
 		"broken json":                 {input("/", "application/json", `{"a":`), request.Limits{}, request.Problem{Point: fleet.Point{{"post"}}, Reason: request.ReasonUnparsable}},
-		"xml":                         {input("/", "text/xml", `<a/>`), request.Limits{}, request.Problem{Point: fleet.Point{{"post"}}, Reason: request.ReasonNoParser}},
+		"text":                        {input("/", "text/plain", `hello`), request.Limits{}, request.Problem{Point: fleet.Point{{"post"}}, Reason: request.ReasonNoParser}},
 		"multipart sent as a form":    {input("/", form, "--b\r\nname=\"password\"\r\n\r\nx"), request.Limits{}, request.Problem{Point: fleet.Point{{"post"}}, Reason: request.ReasonUnparsable}},
 		"multipart without a part":    {input("/", "multipart/form-data; boundary=b", "nothing"), request.Limits{}, request.Problem{Point: fleet.Point{{"post"}}, Reason: request.ReasonUnparsable}},
 		"multipart without boundary":  {input("/", "multipart/form-data", "nothing"), request.Limits{}, request.Problem{Point: fleet.Point{{"post"}}, Reason: request.ReasonUnparsable}},
@@ -240,7 +243,10 @@ func TestPointsThatMakeNoSenseAreRefused(t *testing.T) {
 		`[["json_doc"]]`:                        "cannot start a point",
 		`[["post"],["get","a"]]`:                "starts a point",
 		`[["get","a"],["hash","b"]]`:            "cannot follow",
-		`[["post"],["xml"]]`:                    "no parser",
+		`[["post"],["yaml"]]`:                   "not an element of a point",
+		`[["get","a"],["jwt"]]`:                 "one of jwt_header",
+		`[["get","a"],["jwt","payload"]]`:       "one of jwt_header",
+		`[["post"],["pollution"]]`:              "cannot follow",
 		`[["path","x"]]`:                        "a number from 0",
 		`[["get_all","x"]]`:                     "takes no argument",
 		`[["post_all"]]`:                        "takes no argument",

@@ -2,6 +2,7 @@ package request
 
 import (
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,12 +16,79 @@ func (r *Request) Path() string { return r.path }
 func (r *Request) Query() string { return r.query }
 
 // At returns the values at p. Duplicates of a parameter are found with and without their array index; get_all and its
-// like match any name, get_name and its like give the names themselves.
+// like match any name, get_name and its like give the names themselves. A parser that p names runs on values that do not
+// seem to have its format, too.
 func (r *Request) At(p fleet.Point) []Value {
 	p = Canonical(p)
 	if len(p) == 0 {
 		return nil
 	}
+	found := r.find(p)
+	if more := r.demand(p); more != nil {
+		found = append(found, more.find(p)...)
+	}
+	return found
+}
+
+// Under returns the values at p and below it.
+func (r *Request) Under(p fleet.Point) []Value {
+	p = Canonical(p)
+	if len(p) == 0 {
+		return nil
+	}
+	found := r.under(p)
+	if more := r.demand(p); more != nil {
+		found = append(found, more.under(p)...)
+	}
+	return found
+}
+
+func (r *Request) under(p fleet.Point) []Value {
+	var found []Value
+	for i, v := range r.values {
+		plain := r.plain[i]
+		if len(v.Point) >= len(p) && matches(p, v.Point[:len(p)]) || len(plain) >= len(p) && matches(p, plain[:len(p)]) {
+			found = append(found, v)
+		}
+	}
+	return found
+}
+
+// demand parses the values on the way to p in the formats that p names, where they were not parsed so yet. It returns
+// nil if there is nothing to do.
+func (r *Request) demand(p fleet.Point) *Request {
+	var b *builder
+	for k := 1; k < len(p); k++ {
+		f := slices.Index(formatNames[:], p[k][0])
+		if f < 0 {
+			continue
+		}
+		for i, v := range r.values {
+			if r.parsed[i]&(1<<f) != 0 || !matches(p[:k], v.Point) && !matches(p[:k], r.plain[i]) {
+				continue
+			}
+			if b == nil {
+				b = &builder{
+					r: &Request{in: r.in, lim: r.lim}, lim: r.lim, again: againFloor + againFactor*size(r.in), inflate: r.lim.Inflated, want: p,
+				}
+			}
+			n := node{Value: v, plain: r.plain[i]}
+			if len(v.Value) > r.lim.ValueBytes && !n.whole() {
+				continue
+			}
+			if format(f) == parsesMultipart {
+				n.media = mediaOf(r.in.Header)
+			}
+			_ = format(f).parse(b, n) // what is not in the format that a rule asks for has no value there
+		}
+	}
+	if b == nil {
+		return nil
+	}
+	return b.r
+}
+
+func (r *Request) find(p fleet.Point) []Value {
 	if name, wildcard := elementName(p[len(p)-1][0]); wildcard == "_name" {
 		return r.names(p, name)
 	}

@@ -76,6 +76,9 @@ func (m *member) authority(a ACME, field string, challenges *hosts.Challenges) (
 
 // authorities are the certificate authorities that are configured.
 func (m *member) authorities(challenges *hosts.Challenges) ([]hosts.Authority, error) {
+	if m.c.ACME.Directory == "" {
+		return nil, nil
+	}
 	first, err := m.authority(m.c.ACME, "acme", challenges)
 	if err != nil || m.c.ACMESecond.Directory == "" {
 		return []hosts.Authority{first}, err

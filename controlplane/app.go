@@ -67,9 +67,9 @@ type member struct {
 	check  *check.Resolver
 	nodes  *nodes.Loop
 	consul *consulPart
-	// hosts is nil on a member that orders no certificates.
+	// hosts is nil on a member without the KEK.
 	hosts *hosts.Loop
-	// revocations is set where hosts is.
+	// revocations is nil where no certificates are ordered.
 	revocations *revocations.Loop
 	forward     *http.Transport
 	// waits is forward for reads that wait.

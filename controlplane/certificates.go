@@ -12,14 +12,14 @@ import (
 	"github.com/edgefleet/edgefleet/tls/issuance"
 )
 
-// openHosts makes the leader's loop over hosts; without the KEK or an ACME directory there is none, and hosts wait.
+// openHosts makes the leader's loop over hosts; without the KEK there is none, and hosts wait. Without an ACME directory
+// nothing is ordered, and uploaded certificates are served.
 func (m *member) openHosts(ctx context.Context) error {
 	if m.keys == nil {
 		return nil
 	}
 	if m.c.ACME.Directory == "" {
-		m.tel.Logger.WarnContext(ctx, "no certificates will be ordered: acme.directory is not set", "member", m.c.Member)
-		return nil
+		m.tel.Logger.WarnContext(ctx, "no certificates will be ordered: acme.directory is not set; uploaded ones are served", "member", m.c.Member)
 	}
 	edgeRoots, err := roots("trusted_edge_roots_file", m.c.TrustedEdgeRootsFile)
 	if err != nil {
@@ -30,7 +30,9 @@ func (m *member) openHosts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.revocations = &revocations.Loop{State: m.state, Proposer: m.raft, Authority: revokers(authorities), Logger: m.tel.Logger, Now: utcNow}
+	if len(authorities) > 0 {
+		m.revocations = &revocations.Loop{State: m.state, Proposer: m.raft, Authority: revokers(authorities), Logger: m.tel.Logger, Now: utcNow}
+	}
 	m.hosts, err = hosts.New(hosts.Options{
 		State: m.state, Proposer: m.raft, Fetch: m.lib.Blob, Resolver: m.check, Authorities: authorities, Challenges: challenges,
 		Sealer: m.keys.Sealer, Handshake: hosts.NewHandshake(edgeRoots, m.c.EdgeHTTPSPort), Telemetry: m.tel,

@@ -31,7 +31,10 @@ func (m *member) lead(ctx context.Context) error {
 			loops = append(loops, m.again("heads", h.Run), m.again("reseal", r.Run), m.again("epochs", e.Run), m.again("deletions", d.Run))
 		}
 		if m.hosts != nil {
-			loops = append(loops, m.again("hosts", m.hosts.Run), m.again("revocations", m.revocations.Run))
+			loops = append(loops, m.again("hosts", m.hosts.Run))
+		}
+		if m.revocations != nil {
+			loops = append(loops, m.again("revocations", m.revocations.Run))
 		}
 		if m.push != nil {
 			loops = append(loops, m.again("dns push", m.push.Run))

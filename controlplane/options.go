@@ -56,7 +56,8 @@ type Config struct {
 	// KEKFile holds the key-encryption key. init makes it if it is missing. Without it a member votes and serves reads,
 	// and neither issues nor seals.
 	KEKFile string `yaml:"kek_file"`
-	// ACME is the certificate authority that certificates of hosts come from; without a directory none are ordered.
+	// ACME is the certificate authority that certificates of hosts come from; without a directory none are ordered,
+	// and hosts take the ones that their owners upload.
 	ACME ACME `yaml:"acme"`
 	// ACMESecond is another certificate authority, with an account and limits of its own. It is asked when the first has not
 	// answered three times in a row, until that is back, and for names whose CAA records forbid the first; never where CAA

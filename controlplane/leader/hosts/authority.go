@@ -51,8 +51,11 @@ type route struct {
 	probe bool
 }
 
-// authority finds an authority by its directory; the first if it is not configured, or empty.
+// authority finds an authority by its directory; the first if it is not configured, or empty; nil where none is.
 func (l *Loop) authority(directory string) *Authority {
+	if len(l.o.Authorities) == 0 {
+		return nil
+	}
 	for i := range l.o.Authorities {
 		if l.o.Authorities[i].Directory == directory {
 			return &l.o.Authorities[i]
@@ -64,7 +67,7 @@ func (l *Loop) authority(directory string) *Authority {
 // eligible are the authorities that the order may go to, in order. An order that one has stays there while it answers.
 func (l *Loop) eligible(o fleet.OrderRecord) []*Authority {
 	if o.Asked || o.URL != "" {
-		if ca := l.authority(o.Authority); !l.o.State.Read().Authority(ca.Directory).Away() {
+		if ca := l.authority(o.Authority); ca != nil && !l.o.State.Read().Authority(ca.Directory).Away() {
 			return []*Authority{ca}
 		}
 	}
@@ -108,6 +111,12 @@ func earliest(a, b *wait) *wait {
 
 // mayAsk says how long o has to wait when no authority may be asked; nil when one may.
 func (l *Loop) mayAsk(o fleet.OrderRecord, now time.Time) *wait {
+	if len(l.o.Authorities) == 0 {
+		return &wait{
+			reason: fleet.ReasonCAUnavailable, message: "no certificate authority is configured",
+			action: "set acme.directory on every member, or upload a certificate: fleetctl cert upload " + string(o.Host), until: now.Add(l.s.times(restMost)),
+		}
+	}
 	var first *wait
 	for _, ca := range l.eligible(o) {
 		w, _ := l.resting(ca, o, now)

@@ -55,7 +55,8 @@ type Options struct {
 	// Fetch returns a blob of the bundles that heads name: from them the loop knows what edges acknowledged.
 	Fetch    bundle.Fetch
 	Resolver Resolver
-	// Authorities are the certificate authorities, the one to prefer first; at least one, each with its own directory.
+	// Authorities are the certificate authorities, the one to prefer first, each with its own directory. Without any, orders
+	// wait and say so, and certificates that their owners upload are brought to the edges all the same.
 	Authorities []Authority
 	// Challenges is the presenter that the issuers have.
 	Challenges *Challenges
@@ -74,7 +75,7 @@ type Options struct {
 }
 
 func (o *Options) validate() error {
-	if o.State == nil || o.Proposer == nil || o.Fetch == nil || o.Resolver == nil || len(o.Authorities) == 0 || o.Challenges == nil || o.Handshake == nil || o.Telemetry == nil {
+	if o.State == nil || o.Proposer == nil || o.Fetch == nil || o.Resolver == nil || o.Challenges == nil || o.Handshake == nil || o.Telemetry == nil {
 		return fleet.Invalid("hosts", "the host loop misses one of its parts")
 	}
 	if o.Sealer == nil {

@@ -61,6 +61,9 @@ var errResting = errors.New("the certificate authority is away, or wants to be l
 // window asks the authority that issued c when it is to be renewed. One that is away is left alone.
 func (l *Loop) window(ctx context.Context, c fleet.Certificate) (w issuance.Window, ok bool, err error) {
 	ca := l.authority(c.Authority)
+	if ca == nil {
+		return w, false, nil
+	}
 	if a := l.o.State.Read().Authority(ca.Directory); a.Away() || l.o.Now().Before(a.Limited) {
 		return w, false, errResting
 	}

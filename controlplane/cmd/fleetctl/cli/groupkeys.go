@@ -30,8 +30,9 @@ func (a *app) groupRekey() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "rekey NAME", Short: "Replace a group's keys and its tenants' private keys, after a node was stolen", Args: exact("NAME"),
 		Long: "Begin a new epoch of a group's keys, and renew every certificate of its tenants with a new private key, as fast as the\n" +
-			"certificate authority's limits allow; the old certificates serve until then. Revoke the node first: 'fleetctl node\n" +
-			"revoke'. What the node knew can be used until the old certificates end or are revoked at the authority.\n" +
+			"certificate authority's limits allow; the old certificates serve until then. Each old one is revoked at its authority\n" +
+			"(key compromise) as soon as its successor is served: 'fleetctl cert show HOST' has how that stands. Uploaded ones are\n" +
+			"neither renewed nor revoked: their owners are told to upload others. Revoke the node first: 'fleetctl node revoke'.\n" +
 			"With --epoch-only certificates keep their private keys: that is what happens every day anyway.",
 		Example:           "  fleetctl group rekey default --yes --reason 'node n7 was stolen from rack 3'",
 		ValidArgsFunction: first(a.completeGroups),

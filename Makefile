@@ -42,8 +42,8 @@ $(H2SPEC): tools/h2spec/go.mod
 
 consul: $(CONSUL) ## build the Consul server that some tests run against: 3 minutes, once
 
-PEERS := bind9 bind9-dnsutils nsd dnsperf testssl.sh slowhttptest
-peers: $(H2SPEC) ## install what some tests run against or with: name servers, testers of TLS and HTTP (Debian, as root)
+PEERS := bind9 bind9-dnsutils nsd dnsperf testssl.sh slowhttptest postgresql
+peers: $(H2SPEC) ## install what some tests run against or with: name servers, testers of TLS and HTTP, PostgreSQL (Debian, as root)
 	apt-get install -y --no-install-recommends $(PEERS) || { apt-get update && apt-get install -y --no-install-recommends $(PEERS); }
 
 test: build ## run every test

@@ -192,8 +192,11 @@ func (m *member) otherRoutes() []string {
 }
 
 func (m *member) startEvents(ctx context.Context) error {
-	var err error
-	m.events, err = events.Open(events.Options{Dir: m.c.path("events"), Telemetry: m.tel, Retention: m.c.EventRetention})
+	shared, err := m.c.Events.Postgres.open()
+	if err != nil {
+		return err
+	}
+	m.events, err = events.Open(events.Options{Dir: m.c.path("events"), Postgres: shared, Telemetry: m.tel, Retention: m.c.EventRetention})
 	if err != nil {
 		return fmt.Errorf("open event store: %w", err)
 	}

@@ -84,6 +84,8 @@ type Config struct {
 	ReapAfter time.Duration `yaml:"reap_after"`
 	// EventRetention is how long events are kept; default 720h.
 	EventRetention time.Duration `yaml:"event_retention"`
+	// Events says where events are stored; by default each member keeps them below data_dir.
+	Events Events `yaml:"events"`
 	// AuditKeep is how many audit entries stay in the replicated state, 100 to 1000000; default 10000. Older ones are in
 	// files on the members.
 	AuditKeep int `yaml:"audit_keep"`
@@ -160,6 +162,21 @@ type Consul struct {
 	TTL time.Duration `yaml:"ttl"`
 	// DeregisterAfter is how long Consul keeps a registration that is critical, at least 1m; default 1h.
 	DeregisterAfter time.Duration `yaml:"deregister_after"`
+}
+
+// Events says where events are stored.
+type Events struct {
+	// Postgres is a PostgreSQL that all members share, instead of a store for each; give every member the same.
+	Postgres EventsPostgres `yaml:"postgres"`
+}
+
+// EventsPostgres says where a PostgreSQL is. The connection string holds a password, so it has no place in this file.
+type EventsPostgres struct {
+	// DSNFile holds the connection string, such as postgres://edgefleet:PASSWORD@db.example.net/edgefleet?sslmode=verify-full.
+	// It is read when the member starts.
+	DSNFile string `yaml:"dsn_file"`
+	// DSNEnv names the environment variable that holds the connection string, instead of dsn_file.
+	DSNEnv string `yaml:"dsn_env"`
 }
 
 // Backup is where and how often the leader makes backups. Each needs the KEK of its cluster to be of use.
@@ -347,6 +364,9 @@ func (c Config) validate() error {
 		return err
 	}
 	if err := c.DNS.validate(); err != nil {
+		return err
+	}
+	if err := c.Events.validate(); err != nil {
 		return err
 	}
 	return c.validateTelemetry()

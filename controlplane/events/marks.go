@@ -42,10 +42,12 @@ const (
 type marks struct {
 	db  *sql.DB
 	now func() time.Time
-	// born is when this store was made.
-	born time.Time
+	// lock is a statement that keeps other members from the watermarks until the transaction ends; empty: they have none here.
+	lock string
 
 	mu sync.Mutex
+	// born is when this store was made.
+	born time.Time
 	// gaps are the boots with something stored above a missing sequence number; metrics read it without the database.
 	gaps map[bootKey]gap
 }
@@ -73,35 +75,45 @@ func openMarks(dir string, now func() time.Time) (*marks, error) {
 		return nil, err
 	}
 	m := &marks{db: db, now: now, gaps: map[bootKey]gap{}}
-	if err := m.readBorn(); err != nil {
+	if err := m.read(context.Background()); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	rows, err := db.Query(`SELECT node, boot, gap_since, updated FROM marks WHERE gap_since > 0`)
+	return m, nil
+}
+
+// read loads when the store was made, which is now if it is new, and the gaps.
+func (m *marks) read(ctx context.Context) error {
+	if _, err := m.db.ExecContext(ctx, `INSERT INTO born SELECT CAST($1 AS BIGINT) WHERE NOT EXISTS (SELECT 1 FROM born)`, m.now().UnixNano()); err != nil {
+		return fmt.Errorf("date the event store: %w", err)
+	}
+	var at int64
+	if err := m.db.QueryRowContext(ctx, `SELECT min(at) FROM born`).Scan(&at); err != nil {
+		return fmt.Errorf("date of the event store: %w", err)
+	}
+	rows, err := m.db.QueryContext(ctx, `SELECT node, boot, gap_since, updated FROM marks WHERE gap_since > 0`)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("read watermarks: %w", err), db.Close())
+		return fmt.Errorf("read watermarks: %w", err)
 	}
 	defer func() { _ = rows.Close() }()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.born = time.Unix(0, at).UTC()
 	for rows.Next() {
 		var k bootKey
 		var since, updated int64
 		if err := rows.Scan(&k.node, &k.boot, &since, &updated); err != nil {
-			return nil, errors.Join(fmt.Errorf("read watermarks: %w", err), db.Close())
+			return fmt.Errorf("read watermarks: %w", err)
 		}
 		m.gaps[k] = gap{time.Unix(0, since), time.Unix(0, updated)}
 	}
-	return m, rows.Err()
+	return rows.Err()
 }
 
-func (m *marks) readBorn() error {
-	if _, err := m.db.Exec(`INSERT INTO born SELECT ? WHERE NOT EXISTS (SELECT 1 FROM born)`, m.now().UnixNano()); err != nil {
-		return fmt.Errorf("date the event store: %w", err)
-	}
-	var at int64
-	if err := m.db.QueryRow(`SELECT at FROM born`).Scan(&at); err != nil {
-		return fmt.Errorf("date of the event store: %w", err)
-	}
-	m.born = time.Unix(0, at).UTC()
-	return nil
+// madeAt is when the store was made; zero while nobody has reached it.
+func (m *marks) madeAt() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.born
 }
 
 // cover adds spans in one transaction and returns how many sequence numbers were new.
@@ -116,6 +128,11 @@ func (m *marks) cover(ctx context.Context, spans []Span) (added uint64, err erro
 		return 0, err
 	}
 	defer func() { _ = tx.Rollback() }() // does nothing after Commit
+	if m.lock != "" {
+		if _, err := tx.ExecContext(ctx, m.lock); err != nil {
+			return 0, err
+		}
+	}
 	now := m.now()
 	changed := map[bootKey]mark{}
 	for k, spans := range byBoot {
@@ -178,7 +195,7 @@ func readMark(ctx context.Context, tx *sql.Tx, k bootKey) (mark, error) {
 	var mk mark
 	var ahead string
 	var since int64
-	err := tx.QueryRowContext(ctx, `SELECT through, ahead, gap_since FROM marks WHERE node = ? AND boot = ?`, string(k.node), k.boot).Scan(&mk.through, &ahead, &since)
+	err := tx.QueryRowContext(ctx, `SELECT through, ahead, gap_since FROM marks WHERE node = $1 AND boot = $2`, string(k.node), k.boot).Scan(&mk.through, &ahead, &since)
 	if errors.Is(err, sql.ErrNoRows) {
 		return mark{}, nil
 	}
@@ -203,7 +220,7 @@ func writeMark(ctx context.Context, tx *sql.Tx, k bootKey, mk mark, now time.Tim
 	if !mk.since.IsZero() {
 		since = mk.since.UnixNano()
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO marks (node, boot, through, ahead, gap_since, updated) VALUES (?, ?, ?, ?, ?, ?)
+	_, err = tx.ExecContext(ctx, `INSERT INTO marks (node, boot, through, ahead, gap_since, updated) VALUES ($1, $2, $3, $4, $5, $6)
 		ON CONFLICT (node, boot) DO UPDATE SET through = excluded.through, ahead = excluded.ahead, gap_since = excluded.gap_since, updated = excluded.updated`,
 		string(k.node), k.boot, int64(mk.through), string(ahead), since, now.UnixNano())
 	return err
@@ -244,7 +261,7 @@ func (mk mark) count() uint64 {
 
 func (m *marks) through(ctx context.Context, node fleet.NodeID, boot string) (uint64, error) {
 	var n uint64
-	err := m.db.QueryRowContext(ctx, `SELECT through FROM marks WHERE node = ? AND boot = ?`, string(node), boot).Scan(&n)
+	err := m.db.QueryRowContext(ctx, `SELECT through FROM marks WHERE node = $1 AND boot = $2`, string(node), boot).Scan(&n)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, nil
 	}
@@ -254,7 +271,7 @@ func (m *marks) through(ctx context.Context, node fleet.NodeID, boot string) (ui
 // prune forgets boots that were silent for long.
 func (m *marks) prune(ctx context.Context) error {
 	before := m.now().Add(-keepMarks)
-	if _, err := m.db.ExecContext(ctx, `DELETE FROM marks WHERE updated < ?`, before.UnixNano()); err != nil {
+	if _, err := m.db.ExecContext(ctx, `DELETE FROM marks WHERE updated < $1`, before.UnixNano()); err != nil {
 		return fmt.Errorf("forget watermarks: %w", err)
 	}
 	m.mu.Lock()

@@ -106,10 +106,10 @@ type member struct {
 	stop  func()
 }
 
-func startMember(t *testing.T, n *natsServer, id fleet.MemberID, voters int, dir string) *member {
+func startMember(t *testing.T, n *natsServer, id fleet.MemberID, voters int, dir string, change ...func(*events.Options)) *member {
 	t.Helper()
 	m := &member{id: id, tel: observability.Discard()}
-	m.store = openStore(t, dir, func(o *events.Options) { o.Telemetry, o.Now = m.tel, nil })
+	m.store = openStore(t, dir, append(change, func(o *events.Options) { o.Telemetry, o.Now = m.tel, nil })...)
 	nc, js := n.connect(t)
 	p, err := events.NewProjection(events.ProjectionOptions{
 		Store: m.store, Member: id, Voters: func() int { return voters }, JetStream: js, Publish: nc.Publish, Telemetry: m.tel,

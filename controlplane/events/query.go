@@ -7,8 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -92,14 +92,20 @@ func (s *Store) Query(ctx context.Context, q Query) (Page, error) {
 	if err != nil {
 		return Page{}, err
 	}
-	s.files.RLock()
-	defer s.files.RUnlock()
+	if err := s.engine.ready(ctx); err != nil {
+		return Page{}, fmt.Errorf("query events: %w", err)
+	}
+	shards, release := s.engine.shards(q.days(c))
+	defer release()
+	if !q.Ascending {
+		slices.Reverse(shards)
+	}
 	page := Page{Events: []fleet.Event{}}
-	for _, d := range s.daysFor(q, c) {
+	for _, sh := range shards {
 		// One more than the page holds shows whether there is another page.
-		evs, err := d.query(ctx, q, c, q.Limit+1-len(page.Events))
+		evs, err := sh.query(ctx, q, c, q.Limit+1-len(page.Events))
 		if err != nil {
-			return Page{}, fmt.Errorf("query events of %s: %w", d.name, err)
+			return Page{}, fmt.Errorf("query events of %s: %w", sh.name, s.engine.fail(err))
 		}
 		if page.Events = append(page.Events, evs...); len(page.Events) <= q.Limit {
 			continue
@@ -112,9 +118,9 @@ func (s *Store) Query(ctx context.Context, q Query) (Page, error) {
 	return page, nil
 }
 
-// daysFor lists the days that may hold events of q after the cursor, in the order of q.
-func (s *Store) daysFor(q Query, c cursor) (days []*day) {
-	from, to := "", "9999"
+// days are those that may hold events of q after the cursor.
+func (q Query) days(c cursor) (from, to string) {
+	from, to = firstDay, lastDay
 	if !q.Since.IsZero() {
 		from = dayOf(q.Since)
 	}
@@ -126,39 +132,60 @@ func (s *Store) daysFor(q Query, c cursor) (days []*day) {
 	} else if c.ID != "" {
 		to = min(to, at)
 	}
-	names := slices.Sorted(maps.Keys(s.days))
-	if !q.Ascending {
-		slices.Reverse(names)
-	}
-	for _, name := range names {
-		if name >= from && name <= to {
-			days = append(days, s.days[name])
-		}
-	}
-	return days
+	return from, to
 }
 
-func (d *day) query(ctx context.Context, q Query, c cursor, limit int) ([]fleet.Event, error) {
-	where, args := []string{"1"}, []any{}
-	add := func(set bool, clause string, values ...any) {
-		if set {
-			where = append(where, clause)
-			args = append(args, values...)
-		}
+// clauses are the conditions of a statement.
+type clauses struct {
+	where []string
+	args  []any
+}
+
+// add takes a condition with a ? for each value.
+func (c *clauses) add(set bool, clause string, values ...any) {
+	if !set {
+		return
 	}
-	after, direction := "(time, id) < (?, ?)", "DESC"
+	for _, v := range values {
+		clause = strings.Replace(clause, "?", c.arg(v), 1)
+	}
+	c.where = append(c.where, clause)
+}
+
+// arg is the placeholder of a value.
+func (c *clauses) arg(v any) string {
+	c.args = append(c.args, v)
+	return "$" + strconv.Itoa(len(c.args))
+}
+
+func (c *clauses) String() string {
+	if len(c.where) == 0 {
+		return ""
+	}
+	return " WHERE " + strings.Join(c.where, " AND ")
+}
+
+// filter is what q selects on the columns.
+func (q Query) filter() (c clauses) {
+	c.add(q.Tenant != "", "tenant = ?", columnText(string(q.Tenant)))
+	c.add(q.Host != "", "host = ?", columnText(string(q.Host)))
+	c.add(q.Type != "", "type = ?", columnText(string(q.Type)))
+	c.add(q.Status != "", "status = ?", columnText(string(q.Status)))
+	c.add(!q.Since.IsZero(), "time >= ?", q.Since.UnixNano())
+	c.add(!q.Until.IsZero(), "time < ?", q.Until.UnixNano())
+	return c
+}
+
+func (sh shard) query(ctx context.Context, q Query, c cursor, limit int) ([]fleet.Event, error) {
+	w, direction := q.filter(), "DESC"
 	if q.Ascending {
-		after, direction = "(time, id) > (?, ?)", "ASC"
+		direction = "ASC"
 	}
-	add(q.Tenant != "", "tenant = ?", string(q.Tenant))
-	add(q.Host != "", "host = ?", string(q.Host))
-	add(q.Type != "", "type = ?", string(q.Type))
-	add(q.Status != "", "status = ?", string(q.Status))
-	add(!q.Since.IsZero(), "time >= ?", q.Since.UnixNano())
-	add(!q.Until.IsZero(), "time < ?", q.Until.UnixNano())
-	add(c.ID != "", after, c.Time, string(c.ID))
-	rows, err := d.db.QueryContext(ctx, "SELECT body FROM events WHERE "+strings.Join(where, " AND ")+
-		" ORDER BY time "+direction+", id "+direction+" LIMIT ?", append(args, limit)...)
+	// The time by itself too: partitions are chosen by it.
+	w.add(c.ID != "" && q.Ascending, "time >= ? AND (time, id) > (?, ?)", c.Time, c.Time, string(c.ID))
+	w.add(c.ID != "" && !q.Ascending, "time <= ? AND (time, id) < (?, ?)", c.Time, c.Time, string(c.ID))
+	at := w.arg(limit)
+	rows, err := sh.db.QueryContext(ctx, "SELECT body FROM events"+w.String()+" ORDER BY time "+direction+", id "+direction+" LIMIT "+at, w.args...)
 	if err != nil {
 		return nil, err
 	}
@@ -184,17 +211,19 @@ func (s *Store) Get(ctx context.Context, tenant fleet.TenantID, id fleet.EventID
 	if _, _, _, err := fleet.ParseEventID(id); err != nil {
 		return fleet.Event{}, notFound
 	}
-	s.files.RLock()
-	defer s.files.RUnlock()
-	names := slices.Sorted(maps.Keys(s.days))
-	for _, name := range slices.Backward(names) {
+	if err := s.engine.ready(ctx); err != nil {
+		return fleet.Event{}, fmt.Errorf("get event: %w", err)
+	}
+	shards, release := s.engine.shards(firstDay, lastDay)
+	defer release()
+	for _, sh := range slices.Backward(shards) {
 		var body []byte
-		err := s.days[name].db.QueryRowContext(ctx, `SELECT body FROM events WHERE id = ?`, string(id)).Scan(&body)
+		err := sh.db.QueryRowContext(ctx, `SELECT body FROM events WHERE id = $1`, string(id)).Scan(&body)
 		if errors.Is(err, sql.ErrNoRows) {
 			continue
 		}
 		if err != nil {
-			return fleet.Event{}, fmt.Errorf("get event: %w", err)
+			return fleet.Event{}, fmt.Errorf("get event: %w", s.engine.fail(err))
 		}
 		ev, err := decodeBody(body)
 		if err == nil && tenant != "" && ev.Tenant != tenant {

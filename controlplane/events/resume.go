@@ -52,8 +52,8 @@ func (p Position) Cursor() (string, error) {
 // keep any.
 func (s *Store) Kept() time.Time {
 	kept := s.o.Now().Add(-s.o.Retention).UTC().Truncate(24 * time.Hour)
-	if s.marks.born.After(kept) {
-		return s.marks.born
+	if born := s.marks.madeAt(); born.After(kept) {
+		return born
 	}
 	return kept
 }

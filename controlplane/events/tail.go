@@ -20,6 +20,33 @@ type tail struct {
 	mu     sync.Mutex
 	closed bool
 	subs   []chan fleet.Event
+	// recent are the last events that unseen let through, order their order.
+	recent map[fleet.EventID]bool
+	order  []fleet.EventID
+}
+
+// maxRecent bounds the events that a tail remembers.
+const maxRecent = 8192
+
+// unseen returns the events that it has not returned lately.
+func (t *tail) unseen(evs []fleet.Event) (unseen []fleet.Event) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.recent == nil {
+		t.recent = map[fleet.EventID]bool{}
+	}
+	for _, ev := range evs {
+		if t.recent[ev.ID] {
+			continue
+		}
+		unseen = append(unseen, ev)
+		t.recent[ev.ID] = true
+		if t.order = append(t.order, ev.ID); len(t.order) > maxRecent {
+			delete(t.recent, t.order[0])
+			t.order = t.order[1:]
+		}
+	}
+	return unseen
 }
 
 // Subscribe returns a channel of the events of all tenants that are stored from now on; cancel ends it and closes the

@@ -27,7 +27,7 @@ const (
 	ruleArgumentLimit2 = 200005
 )
 
-// directives configure Coraza and load the request rules of the core rule set. Methods and content types are those of
+// directives configure Coraza and the core rule set. Methods and content types are those of
 // web APIs; the core rule set's own lists are for classic sites.
 const directives = `
 SecRuleEngine DetectionOnly
@@ -52,13 +52,15 @@ SecAction "id:900000,phase:1,pass,t:none,nolog,setvar:tx.blocking_paranoia_level
 SecAction "id:900110,phase:1,pass,t:none,nolog,setvar:tx.inbound_anomaly_score_threshold=%[4]d"
 SecAction "id:900200,phase:1,pass,t:none,nolog,setvar:'tx.allowed_methods=GET HEAD POST OPTIONS PUT PATCH DELETE'"
 SecAction "id:900220,phase:1,pass,t:none,nolog,setvar:'tx.allowed_request_content_type=|application/x-www-form-urlencoded| |multipart/form-data| |text/xml| |application/xml| |application/soap+xml| |application/json| |text/json| |text/plain| |application/octet-stream| |application/vnd.api+json| |application/json-patch+json| |application/merge-patch+json| |application/ld+json| |application/problem+json| |application/csp-report| |application/reports+json| |application/cloudevents+json|'"
-Include @owasp_crs/REQUEST-*.conf
 `
+
+// requestRules are those of the core rule set that look at requests.
+const requestRules = "\nInclude @owasp_crs/REQUEST-*.conf\n"
 
 func compileCRS(o Options) (coraza.WAF, error) {
 	registerRX()
 	text := fmt.Sprintf(directives, o.BodyLimit, uploadDir(), o.ParanoiaLevel, o.AnomalyThreshold)
-	return coraza.NewWAF(coraza.NewWAFConfig().WithRootFS(coreruleset.FS).WithDirectives(text))
+	return coraza.NewWAF(coraza.NewWAFConfig().WithRootFS(coreruleset.FS).WithDirectives(text+o.Setup+requestRules))
 }
 
 // uploadDir is where Coraza copies uploaded files while it parses them: memory where the system has it, because request

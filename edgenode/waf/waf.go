@@ -6,12 +6,13 @@
 // files of a request in memory-backed files while it looks at it. It does not touch the request, answer the client, or
 // keep events.
 //
-// It fails open: a panic, an engine that is busy until the caller's deadline, a body beyond the inspected prefix, or JSON
+// It fails open: a panic, an engine that is busy, or a client or tenant that uses its share of it, until the caller's deadline, a body beyond the inspected prefix, or JSON
 // with more than a thousand values never fails the request. It is counted, and the Decision says what was an error. A query
 // or form of more than a thousand arguments is malicious.
 package waf
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,11 +42,17 @@ type Options struct {
 	BodyLimit int
 	// Concurrency bounds the requests judged at once; default twice the CPUs.
 	Concurrency int
+	// TenantShare and ClientShare bound those of one tenant and of one client; default three quarters and half of
+	// Concurrency, so that neither keeps the others from being judged, and each alone can use every CPU.
+	TenantShare, ClientShare int
+	// Setup is SecLang that is read before the core rule set: its own settings, such as tx.arg_length; default none.
+	Setup string
 	// Telemetry receives metrics and the stacks of panics; nil discards them.
 	Telemetry *observability.Telemetry
 }
 
 func (o *Options) validate() error {
+	slots := cmp.Or(o.Concurrency, 2*runtime.GOMAXPROCS(0))
 	defaults := []struct {
 		field    *int
 		name     string
@@ -55,7 +62,9 @@ func (o *Options) validate() error {
 		{&o.ParanoiaLevel, "paranoia_level", 1, 1, 4},
 		{&o.AnomalyThreshold, "anomaly_threshold", 5, 1, 10_000},
 		{&o.BodyLimit, "body_limit", 128 << 10, 1 << 10, 16 << 20},
-		{&o.Concurrency, "concurrency", 2 * runtime.GOMAXPROCS(0), 1, 10_000},
+		{&o.Concurrency, "concurrency", slots, 1, 10_000},
+		{&o.TenantShare, "tenant_share", max(1, slots*3/4), 1, 10_000},
+		{&o.ClientShare, "client_share", max(1, slots/2), 1, 10_000},
 	}
 	for _, d := range defaults {
 		if *d.field == 0 {
@@ -76,7 +85,7 @@ type Engine struct {
 	options Options
 	waf     coraza.WAF
 	masks   *mask.Set
-	slots   chan struct{}
+	slots   *admission
 
 	verdicts, failures, partial metric.Int64Counter
 	seconds                     metric.Float64Histogram
@@ -92,7 +101,7 @@ func NewEngine(o Options) (*Engine, error) {
 		return nil, fmt.Errorf("compile core rule set: %w", err)
 	}
 	return &Engine{
-		options: o, waf: w, masks: mask.Default(), slots: make(chan struct{}, o.Concurrency),
+		options: o, waf: w, masks: mask.Default(), slots: newAdmission(o),
 		verdicts: o.Telemetry.Counter("edgefleet_waf_verdicts_total"),
 		failures: o.Telemetry.Counter("edgefleet_waf_errors_total"),
 		partial:  o.Telemetry.Counter("edgefleet_waf_partial_total"),
@@ -123,19 +132,17 @@ type Decision struct {
 	EngineError error
 }
 
-// Judge judges one request. It waits for a free slot until ctx ends; the time that judging takes is bounded by the
-// limits of the request and its body.
+// Judge judges one request. It waits for a free slot until ctx ends, and not at all where too many requests of the client
+// or tenant wait already; the time that judging takes is bounded by the limits of the request and its body.
 func (e *Engine) Judge(ctx context.Context, in Input) Decision {
 	if in.Mode == fleet.ModeOff {
 		return Decision{}
 	}
-	select {
-	case e.slots <- struct{}{}:
-		defer func() { <-e.slots }()
-	case <-ctx.Done():
-		err := fmt.Errorf("%w: the rule engine is busy: %w", fleet.ErrTimeout, context.Cause(ctx))
-		return e.count(ctx, in, Decision{EngineError: e.failed(ctx, in, "busy", err)})
+	leave, busy, err := e.slots.enter(ctx, in)
+	if err != nil {
+		return e.count(ctx, in, Decision{EngineError: e.failed(ctx, in, busy, err)})
 	}
+	defer leave()
 	start := time.Now()
 	d := e.judge(ctx, in)
 	e.seconds.Record(ctx, time.Since(start).Seconds())

@@ -27,8 +27,7 @@ const (
 	ruleArgumentLimit2 = 200005
 )
 
-// directives configure Coraza and the core rule set. Methods and content types are those of
-// web APIs; the core rule set's own lists are for classic sites.
+// directives configure Coraza and the core rule set. Methods and content types are those of web APIs; the core rule set's own lists are for classic sites.
 const directives = `
 SecRuleEngine DetectionOnly
 SecAuditEngine Off
@@ -60,7 +59,7 @@ const requestRules = "\nInclude @owasp_crs/REQUEST-*.conf\n"
 func compileCRS(o Options) (coraza.WAF, error) {
 	registerRX()
 	text := fmt.Sprintf(directives, o.BodyLimit, uploadDir(), o.ParanoiaLevel, o.AnomalyThreshold)
-	return coraza.NewWAF(coraza.NewWAFConfig().WithRootFS(coreruleset.FS).WithDirectives(text+o.Setup+requestRules))
+	return coraza.NewWAF(coraza.NewWAFConfig().WithRootFS(coreruleset.FS).WithDirectives(text + o.Setup + requestRules))
 }
 
 // uploadDir is where Coraza copies uploaded files while it parses them: memory where the system has it, because request
@@ -125,8 +124,9 @@ func addHeaders(tx types.Transaction, req request.Input) {
 	}
 }
 
-// addBody hands over the body if Coraza parses its type, and otherwise the values that our own parser found in it, so
-// that JSON which calls itself text is inspected too.
+// addBody hands over the body, and if Coraza does not parse its type the values that our own parser found in it, so that
+// JSON which calls itself text is inspected too. Of a body that nothing parses, the rules look at the bytes: serialized
+// objects and class names need no fields.
 func (e *Engine) addBody(ctx context.Context, tx types.Transaction, r *request.Request) error {
 	req := r.Input()
 	body := req.Body
@@ -138,11 +138,10 @@ func (e *Engine) addBody(ctx context.Context, tx types.Transaction, r *request.R
 		e.incomplete(ctx, "body_limit")
 		body = body[:min(len(body), e.options.BodyLimit)]
 	}
-	kind := mediaType(req.Header)
-	if parsedByCoraza(kind) {
-		if _, _, err := tx.WriteRequestBody(body); err != nil {
-			return fmt.Errorf("write body: %w", err)
-		}
+	if _, _, err := tx.WriteRequestBody(body); err != nil {
+		return fmt.Errorf("write body: %w", err)
+	}
+	if kind := mediaType(req.Header); parsedByCoraza(kind) {
 		if truncated && strings.HasSuffix(kind, "json") {
 			addTorn(tx, r)
 		}

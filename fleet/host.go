@@ -15,17 +15,21 @@ const (
 	ModeOff Mode = "off"
 	// ModeMonitoring: analyse and report, never block.
 	ModeMonitoring Mode = "monitoring"
+	// ModeSafeBlocking: analyse, report, and block requests of graylisted addresses.
+	ModeSafeBlocking Mode = "safe_blocking"
 	// ModeBlock: analyse, report and block.
 	ModeBlock Mode = "block"
+	// ModeInherit, of a host only, takes the tenant's mode: that of its rule of kind mode without conditions, else monitoring.
+	ModeInherit Mode = "inherit"
 )
 
 // Modes lists the filtering modes from mild to strict.
-var Modes = []Mode{ModeOff, ModeMonitoring, ModeBlock}
+var Modes = []Mode{ModeOff, ModeMonitoring, ModeSafeBlocking, ModeBlock}
 
 // Validate reports whether m is one of Modes.
 func (m Mode) Validate() error {
 	if !slices.Contains(Modes, m) {
-		return Invalid("mode", "%q is not a mode: use off, monitoring or block", string(m))
+		return Invalid("mode", "%q is not a mode: use off, monitoring, safe_blocking or block", string(m))
 	}
 	return nil
 }
@@ -51,6 +55,8 @@ type HostSpec struct {
 	Forwarding Forwarding `json:"forwarding,omitzero"`
 	// Certificate is where the host's certificate comes from.
 	Certificate CertificatePolicy `json:"certificate,omitempty"`
+	// FailPolicy is what becomes of requests that could not be judged.
+	FailPolicy FailPolicy `json:"fail_policy,omitzero"`
 }
 
 // HostDesired is what the control plane assigned to a host.
@@ -182,7 +188,12 @@ func (h Host) Validate() error {
 	if err := ValidateID("tenant", h.Tenant); err != nil {
 		return err
 	}
-	if err := h.Spec.Mode.Validate(); err != nil {
+	if h.Spec.Mode != ModeInherit {
+		if err := h.Spec.Mode.Validate(); err != nil {
+			return err
+		}
+	}
+	if err := h.Spec.FailPolicy.Validate(); err != nil {
 		return err
 	}
 	if n := len(h.Spec.Origins); n == 0 || n > MaxOriginsPerHost {

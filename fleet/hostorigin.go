@@ -157,7 +157,7 @@ func (s HostSpec) CheckCAs() error {
 
 // Extended reports whether s has anything that members of the first log format do not know.
 func (s HostSpec) Extended() bool {
-	if s.TLS != (HostTLS{}) || s.Forwarding != (Forwarding{}) || s.Certificate != CertificateACME {
+	if s.TLS != (HostTLS{}) || s.Forwarding != (Forwarding{}) || s.Certificate != CertificateACME || s.FailPolicy != (FailPolicy{}) || s.Mode == ModeSafeBlocking || s.Mode == ModeInherit {
 		return true
 	}
 	for _, o := range s.Origins {

@@ -1,21 +1,7 @@
 package fleet
 
-import (
-	"encoding/json"
-	"slices"
-)
-
 // Point is a parser chain in parser order, such as [["post"],["json_doc"],["hash","password"]].
 type Point [][]string
-
-// RuleKind is what a rule does.
-type RuleKind string
-
-// The kinds of rule.
-const (
-	// RuleRegex detects attacks: a regular expression looked for at a point.
-	RuleRegex RuleKind = "regex"
-)
 
 // ConditionType is how a rule's condition compares.
 type ConditionType string
@@ -74,53 +60,4 @@ type Rule struct {
 	Tenant TenantID `json:"tenant"`
 	Spec   RuleSpec `json:"spec"`
 	Meta
-}
-
-// RuleSpec is what people write; it is also what travels to nodes.
-type RuleSpec struct {
-	Kind RuleKind `json:"kind" yaml:"kind"`
-	// Conditions restrict where the rule applies; none means every request of the tenant's hosts.
-	Conditions []RuleCondition `json:"conditions,omitempty" yaml:"conditions,omitempty"`
-	// Point is where the pattern is looked for; empty means the path, every argument and every header value.
-	Point Point `json:"point,omitempty" yaml:"point,omitempty"`
-	// Pattern is an RE2 regular expression (linear time).
-	Pattern    string     `json:"pattern" yaml:"pattern"`
-	AttackType AttackType `json:"attack_type" yaml:"attack_type"`
-	// Experimental detectors report and never block.
-	Experimental bool   `json:"experimental,omitempty" yaml:"experimental,omitempty"`
-	Comment      string `json:"comment,omitempty" yaml:"comment,omitempty"`
-}
-
-// Validate checks sizes and enumerations; package rules compiles conditions, points and patterns.
-func (r Rule) Validate() error {
-	if err := ValidateID("rule", r.ID); err != nil {
-		return err
-	}
-	if err := ValidateID("tenant", r.Tenant); err != nil {
-		return err
-	}
-	s := r.Spec
-	if s.Kind != RuleRegex {
-		return Invalid("kind", "%q is not a kind of rule: use regex", string(s.Kind))
-	}
-	if !slices.Contains(AttackTypes, s.AttackType) {
-		return Invalid("attack_type", "%q is not an attack type: use one of %v", string(s.AttackType), AttackTypes)
-	}
-	if s.Pattern == "" || len(s.Pattern) > MaxPatternLength {
-		return Invalid("pattern", "the pattern has %d bytes: give 1 to %d", len(s.Pattern), MaxPatternLength)
-	}
-	if len(s.Conditions) > MaxConditionsPerRule {
-		return NewError(ErrTooLarge, "conditions", "%d conditions; the limit is %d", len(s.Conditions), MaxConditionsPerRule)
-	}
-	if len(s.Comment) > MaxCommentLength {
-		return NewError(ErrTooLarge, "comment", "the comment has %d bytes; the limit is %d", len(s.Comment), MaxCommentLength)
-	}
-	b, err := json.Marshal(r.Spec)
-	if err != nil {
-		return err
-	}
-	if len(b) > MaxRuleBytes {
-		return NewError(ErrTooLarge, "rule", "the rule has %d bytes as JSON; the limit is %d", len(b), MaxRuleBytes)
-	}
-	return nil
 }

@@ -218,6 +218,8 @@ type HostConfig struct {
 	Forwarding Forwarding `json:"forwarding,omitzero"`
 	// Plain: visitors come by another CDN that has their TLS, so that plain HTTP is served and not redirected.
 	Plain bool `json:"plain,omitempty"`
+	// FailPolicy is as in the host's spec.
+	FailPolicy FailPolicy `json:"fail_policy,omitzero"`
 }
 
 // RulesetBundle is one tenant's rules.

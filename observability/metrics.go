@@ -122,6 +122,8 @@ var wafMetrics = []Metric{
 	{Name: "edgefleet_waf_verdicts_total", Kind: KindCounter, Unit: "1", Description: "Requests by verdict: clean, experimental, monitored, blocked, or unjudged because the engine failed.", Labels: []string{"verdict", "tenant"}},
 	{Name: "edgefleet_waf_errors_total", Kind: KindCounter, Unit: "1", Description: "Failures of the rule engine, which are fenced to one request, by reason.", Labels: []string{"reason", "tenant"}},
 	{Name: "edgefleet_waf_partial_total", Kind: KindCounter, Unit: "1", Description: "Requests of which a part was not inspected, by cause.", Labels: []string{"cause"}},
+	{Name: "edgefleet_waf_fail_policy_total", Kind: KindCounter, Unit: "1", Description: "Requests that were not wholly judged, by cause and by what the fail policy and the mode made of them: passed or refused.", Labels: []string{"cause", "outcome", "tenant"}},
+	{Name: "edgefleet_waf_rule_panics_total", Kind: KindCounter, Unit: "1", Description: "Panics of tenants' rules, each of which cost that rule alone, for one request.", Labels: []string{"tenant", "rule"}},
 	{Name: "edgefleet_waf_judge_seconds", Kind: KindHistogram, Unit: "s", Description: "Time to judge one request, without waiting for a slot."},
 }
 

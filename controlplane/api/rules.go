@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"time"
 
 	"github.com/edgefleet/edgefleet/controlplane/client"
 	"github.com/edgefleet/edgefleet/controlplane/command"
@@ -49,13 +50,31 @@ type RuleCreateInput struct {
 }
 
 func (a *API) ruleCreate(ctx context.Context, in *RuleCreateInput) (*Body[fleet.Rule], error) {
-	if err := rules.Validate(in.Body.Spec); err != nil {
+	id := orDefault(in.Body.ID, fleet.RuleID(newID("rule")))
+	if err := a.admit(in.tenant(), id, in.Body.Spec); err != nil {
 		return nil, err
 	}
-	r, err := propose[fleet.Rule](ctx, a, command.RulePut{
-		Put: command.Put{Create: true}, ID: orDefault(in.Body.ID, fleet.RuleID(newID("rule"))), Tenant: in.tenant(), Spec: in.Body.Spec,
-	})
+	r, err := propose[fleet.Rule](ctx, a, command.RulePut{Put: command.Put{Create: true}, ID: id, Tenant: in.tenant(), Spec: in.Body.Spec})
 	return &Body[fleet.Rule]{Body: r}, err
+}
+
+// admit compiles a rule by itself, so that an error names its field, and the tenant's rules with it as nodes will.
+func (a *API) admit(tenant fleet.TenantID, id fleet.RuleID, spec fleet.RuleSpec) error {
+	if err := rules.Validate(spec); err != nil {
+		return err
+	}
+	if spec.Expired(a.o.Now()) {
+		return fleet.Invalid("expires_at", "the rule would have ended at %s already", spec.ExpiresAt.UTC().Format(time.RFC3339))
+	}
+	bundle := []fleet.BundleRule{{ID: id, Spec: spec}}
+	for _, r := range a.view().RulesOf(tenant) {
+		if r.ID != id {
+			bundle = append(bundle, fleet.BundleRule{ID: r.ID, Spec: r.Spec})
+		}
+	}
+	slices.Reverse(bundle) // the new one last: what goes beyond a limit is its
+	_, err := rules.Admit(bundle)
+	return err
 }
 
 func (a *API) ruleDelete(ctx context.Context, in *TenantObject) (*Body[Empty], error) {
@@ -94,7 +113,7 @@ func (a *API) ruleTest(_ context.Context, in *RuleTestInput) (*Body[client.Page[
 		URI: u.RequestURI(), Header: http.Header(in.Body.Header), Body: []byte(in.Body.Body),
 	}, request.Limits{})
 	out := client.Page[client.RuleMatch]{Items: []client.RuleMatch{}}
-	for _, m := range set.Evaluate(req) {
+	for _, m := range set.Evaluate(req, a.o.Now()).Matches {
 		out.Items = append(out.Items, client.RuleMatch{Rule: m.Rule, AttackType: m.Type, Point: m.Point, Parameter: m.Parameter})
 	}
 	return &Body[client.Page[client.RuleMatch]]{Body: out}, nil

@@ -126,7 +126,7 @@ func (d *deriver) config(t fleet.TenantID) (any, error) {
 		if len(origins) == 0 {
 			continue // a node takes no host without a server; no instance of its Consul services was ever seen
 		}
-		b.Hosts = append(b.Hosts, fleet.HostConfig{Name: h.Name, Origins: origins, Mode: h.Spec.Mode, Regions: h.Spec.Regions, TLS: h.Spec.TLS, Forwarding: h.Spec.Forwarding, Plain: h.Spec.Certificate == fleet.CertificateNone})
+		b.Hosts = append(b.Hosts, fleet.HostConfig{Name: h.Name, Origins: origins, Mode: h.Spec.Mode, Regions: h.Spec.Regions, TLS: h.Spec.TLS, Forwarding: h.Spec.Forwarding, Plain: h.Spec.Certificate == fleet.CertificateNone, FailPolicy: h.Spec.FailPolicy})
 	}
 	return b, nil
 }

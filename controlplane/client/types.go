@@ -48,7 +48,7 @@ type (
 	HostCreate struct {
 		Name    string             `json:"name" doc:"DNS name to protect" example:"api.example.com"`
 		Origins []fleet.Origin     `json:"origins" doc:"where requests are forwarded"`
-		Mode    fleet.Mode         `json:"mode,omitempty" doc:"off, monitoring or block; default monitoring"`
+		Mode    fleet.Mode         `json:"mode,omitempty" doc:"off, monitoring, safe_blocking, block or inherit; default monitoring"`
 		Regions []fleet.RegionName `json:"regions,omitempty" doc:"regions that serve the host; default all"`
 		// TLS is how clients reach the host, Forwarding how its requests reach the origins.
 		TLS        *fleet.HostTLS    `json:"tls,omitempty" doc:"how clients reach the host; default: TLS 1.2 or newer, for everybody"`

@@ -54,11 +54,12 @@ func empty(t *testing.T, typ command.Type) command.Body {
 var versions = map[command.Type]int{
 	command.TypeClusterInit: 5, command.TypeTokenPut: 2, command.TypeMemberPut: 4, command.TypeMemberJoin: 4, command.TypeIncarnationStart: 4,
 	command.TypeTokenIssue: 2,
-	command.TypeHostPut:    4, command.TypeHostPutConsul: 4, command.TypeOriginsResolve: 2,
+	command.TypeHostPut:    5, command.TypeHostPutConsul: 5, command.TypeOriginsResolve: 2,
 	command.TypeOrderPut: 3, command.TypeCertificateCommit: 4, command.TypeOrderProgress: 2,
 	command.TypeNodePut: 2, command.TypeNodeEnrol: 2,
 	command.TypeChallengePut:  2,
 	command.TypeSecretsReseal: 2,
+	command.TypeRulePut:       2,
 }
 
 func golden(typ command.Type) string {

@@ -9,13 +9,15 @@ import (
 
 // formatOnce is the first format with idempotency keys in headers, formatIntroduced that with TokenIssue.IntroducedBy,
 // formatHostTLS that with TLS and forwarding in the spec of a host, formatExclusive that with HostPut.Exclusive,
-// formatChallengeOut that with challenges that take edges out of DNS, and with TLS-ALPN-01.
+// formatChallengeOut that with challenges that take edges out of DNS, and with TLS-ALPN-01, formatRuleKinds that with rules
+// other than detectors.
 const (
 	formatOnce         = 2
 	formatIntroduced   = 2
 	formatHostTLS      = 2
 	formatExclusive    = 2
 	formatChallengeOut = 2
+	formatRuleKinds    = 2
 )
 
 // since says from which format of the log on a command is understood; those that are not here, from the first. A new
@@ -72,6 +74,9 @@ func Hold(h Header, b Body, members func() []fleet.Member) (Header, error) {
 	}
 	if c, ok := b.(ChallengePut); ok && (c.Challenge.Out != nil || c.Challenge.Type == fleet.ChallengeTLSALPN01) {
 		need = formatChallengeOut
+	}
+	if p, ok := b.(RulePut); ok && p.Spec.Extended() {
+		need = formatRuleKinds
 	}
 	if need == 1 && h.Once == nil {
 		return h, nil

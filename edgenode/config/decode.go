@@ -59,11 +59,11 @@ func decodeConfig(tenant fleet.TenantID, b []byte, o Options) (part, error) {
 
 // NewHost makes a host of a tenant's configuration, checked as if nobody had done so before.
 func NewHost(tenant fleet.TenantID, c fleet.HostConfig, allowed []netip.Prefix, own []netip.Addr) (*Host, error) {
-	check := fleet.Host{Name: c.Name, Tenant: tenant, Spec: fleet.HostSpec{Origins: c.Origins, Mode: c.Mode, Regions: c.Regions, TLS: c.TLS, Forwarding: c.Forwarding}}
+	check := fleet.Host{Name: c.Name, Tenant: tenant, Spec: fleet.HostSpec{Origins: c.Origins, Mode: c.Mode, Regions: c.Regions, TLS: c.TLS, Forwarding: c.Forwarding, FailPolicy: c.FailPolicy}}
 	if err := check.Validate(); err != nil {
 		return nil, err
 	}
-	h := &Host{Name: c.Name, Tenant: tenant, Mode: c.Mode, AllowedOrigins: allowed, Forwarding: c.Forwarding, Plain: c.Plain}
+	h := &Host{Name: c.Name, Tenant: tenant, Mode: c.Mode, AllowedOrigins: allowed, Forwarding: c.Forwarding, Plain: c.Plain, FailPolicy: c.FailPolicy}
 	if err := h.demand(check.Spec); err != nil {
 		return nil, err
 	}
@@ -92,11 +92,6 @@ func decodeRuleset(tenant fleet.TenantID, b []byte) (part, error) {
 	}
 	if err := atMost("rules", len(r.Rules), fleet.MaxRulesPerTenant); err != nil {
 		return part{}, err
-	}
-	for _, br := range r.Rules {
-		if err := (fleet.Rule{ID: br.ID, Tenant: tenant, Spec: br.Spec}).Validate(); err != nil {
-			return part{}, fmt.Errorf("rule %q: %w", br.ID, err)
-		}
 	}
 	set, err := rules.Compile(r.Rules)
 	return part{rules: set}, err

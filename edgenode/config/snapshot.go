@@ -15,7 +15,8 @@ import (
 type Host struct {
 	Name   fleet.HostName
 	Tenant fleet.TenantID
-	Mode   fleet.Mode
+	// Mode is what is set for the host; the tenant's rules may set another for a request.
+	Mode fleet.Mode
 	// Origins has at least one entry.
 	Origins []fleet.Endpoint
 	// AllowedOrigins are the tenant's private address ranges that an operator opened; they are checked again when dialling.
@@ -37,6 +38,10 @@ type Host struct {
 	OriginCerts *OriginCerts
 	// Rules are the tenant's compiled rules; nil when the tenant has none.
 	Rules *rules.Set
+	// RulesMissing: the tenant's bundle of rules could not be loaded, so that nothing is known of them.
+	RulesMissing bool
+	// FailPolicy is what becomes of requests that could not be judged.
+	FailPolicy fleet.FailPolicy
 }
 
 // ChallengeKey names an HTTP-01 challenge: only tokens in the table are answered by the edge.

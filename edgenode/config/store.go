@@ -151,8 +151,10 @@ func (s *Store) publish() {
 		for tenant, p := range t.tenants {
 			for _, h := range p.hosts {
 				served := *h
+				served.RulesMissing = true
 				if ruleset != nil {
-					served.Rules = ruleset.tenants[tenant].rules
+					part, loaded := ruleset.tenants[tenant]
+					served.Rules, served.RulesMissing = part.rules, !loaded
 				}
 				if certs != nil {
 					served.OriginCerts = certs.tenants[tenant].origins[h.Name]

@@ -41,6 +41,8 @@ type exchange struct {
 	body *body
 	// events wait for the status that they are reported with.
 	events []fleet.Event
+	// headers are what the tenant's rules add to the origin's answer.
+	headers [][2]string
 }
 
 // handler makes an http.Handler of serve: it numbers, limits, counts and fences requests.
@@ -146,7 +148,7 @@ func (x *exchange) abandon() { panic(http.ErrAbortHandler) }
 // is answered.
 func (x *exchange) judge() bool {
 	p, ctx := x.proxy, x.r.Context()
-	if x.host.Mode == fleet.ModeOff {
+	if x.host.Mode == fleet.ModeOff && !x.host.Rules.SetsModes() {
 		return true
 	}
 	prefix, truncated, err := x.inspect()
@@ -156,25 +158,26 @@ func (x *exchange) judge() bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.limits.JudgeTimeout)
 	defer cancel()
-	d := p.options.Judge.Judge(ctx, waf.Input{
-		Tenant: x.host.Tenant, Host: x.name, Mode: x.host.Mode, Rules: x.host.Rules, ClientAddr: x.client,
+	in := waf.Input{
+		Tenant: x.host.Tenant, Host: x.name, Mode: x.host.Mode, Rules: x.host.Rules, RulesMissing: x.host.RulesMissing,
+		FailPolicy: x.host.FailPolicy, ClientAddr: x.client, Now: x.start,
 		Request: request.Parse(request.Input{
 			Method: x.r.Method, Scheme: x.scheme, Proto: x.r.Proto, Host: string(x.name), URI: target(x.r),
 			Header: x.r.Header, Body: prefix, Truncated: truncated, ClientIP: x.client.Addr(),
 		}, request.Limits{}),
-	})
-	count := p.counters.of(x.host.Tenant)
+	}
+	d := p.options.Judge.Judge(ctx, in)
 	if d.Malicious {
-		count.detected.Add(1)
+		p.counters.of(x.host.Tenant).detected.Add(1)
 		x.trace(d)
 	}
 	x.events = append(x.events, d.Events...)
 	if d.Block {
-		count.blocked.Add(1)
-		p.metrics.blocked.Add(ctx, 1)
-		writePage(x.w, x.r, http.StatusForbidden, x.id)
+		x.block(d, in)
 	} else if x.r.Context().Err() != nil {
 		x.abandon() // the Judge may have been interrupted
+	} else {
+		x.headers = in.Rules.Headers(in.Request, in.Now)
 	}
 	return !d.Block
 }

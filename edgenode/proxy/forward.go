@@ -89,6 +89,9 @@ func forwarded(client netip.Addr, host, scheme string) string {
 func (x *exchange) modify(res *http.Response) error {
 	// It would lead clients past the edge.
 	res.Header.Del("Alt-Svc")
+	for _, h := range x.headers {
+		res.Header.Set(h[0], h[1])
+	}
 	res.Header.Set("X-Request-Id", x.id)
 	return nil
 }

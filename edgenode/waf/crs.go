@@ -79,14 +79,17 @@ type inspection struct {
 	matches []types.MatchedRule
 }
 
-// inspect runs the request phases of the core rule set.
-func (e *Engine) inspect(ctx context.Context, in Input) (result inspection, err error) {
+// inspect runs the request phases of the core rule set without some targets.
+func (e *Engine) inspect(ctx context.Context, in Input, without []target) (result inspection, err error) {
 	tx := e.waf.NewTransaction()
 	defer func() {
 		if cerr := tx.Close(); cerr != nil && err == nil {
 			err = fmt.Errorf("close transaction: %w", cerr)
 		}
 	}()
+	if err := remove(tx, without); err != nil {
+		return inspection{}, err
+	}
 	req := in.Request.Input()
 	tx.ProcessConnection(in.ClientAddr.Addr().String(), int(in.ClientAddr.Port()), "", 0)
 	tx.ProcessURI(req.URI, req.Method, req.Proto)

@@ -23,8 +23,12 @@ const (
 
 // findings is what all rules together found.
 type findings struct {
-	own []rules.Match
-	crs inspection
+	// rules is what the tenant's rules say, own what they match.
+	rules *rules.Found
+	own   []rules.Match
+	crs   inspection
+	// patches are the virtual patches that stop what others found.
+	patches []evidence
 }
 
 // decisive says that a rule of the tenant matched that is not experimental.
@@ -32,11 +36,18 @@ func (f findings) decisive() bool {
 	return slices.ContainsFunc(f.own, func(m rules.Match) bool { return !m.Experimental })
 }
 
+// patched says that a virtual patch stops the request.
+func (f findings) patched() bool {
+	return len(f.patches) > 0 || slices.ContainsFunc(f.own, func(m rules.Match) bool { return m.Patch })
+}
+
 // evidence is one match under one attack type.
 type evidence struct {
 	kind   fleet.AttackType
 	rule   fleet.MatchedRule
 	values []found
+	// experimental evidence is reported and decides nothing.
+	experimental bool
 }
 
 // found is a value that matched; excerpt is the part of it, if known.
@@ -54,7 +65,7 @@ func (f findings) evidence(r *request.Request) []evidence {
 		}
 		all = append(all, evidence{
 			kind: m.Type, rule: fleet.MatchedRule{ID: string(m.Rule), Message: m.Message, Severity: severity},
-			values: []found{{point: m.Point, name: m.Parameter, value: m.Value, excerpt: m.Payload}},
+			values: []found{{point: m.Point, name: m.Parameter, value: m.Value, excerpt: m.Payload}}, experimental: m.Experimental,
 		})
 	}
 	for _, m := range f.crs.matches {
@@ -66,7 +77,7 @@ func (f findings) evidence(r *request.Request) []evidence {
 		}
 		all = append(all, e)
 	}
-	return all
+	return append(all, f.patches...)
 }
 
 // describe makes one masked event for each attack type, in the order of fleet.AttackTypes.

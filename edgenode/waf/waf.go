@@ -6,20 +6,18 @@
 // files of a request in memory-backed files while it looks at it. It does not touch the request, answer the client, or
 // keep events.
 //
-// It fails open: a panic, an engine that is busy, or a client or tenant that uses its share of it, until the caller's deadline, a body beyond the inspected prefix, or JSON
-// with more than a thousand values never fails the request. It is counted, and the Decision says what was an error. A query
-// or form of more than a thousand arguments is malicious.
+// What cannot be judged, or not wholly, passes unless the host's fail policy closes for its cause: a panic, an engine that
+// is busy, or of which a client or tenant uses its share, until the caller's deadline, a body beyond the inspected prefix, rules that the node does not have. It is counted
+// by cause and outcome, and the Decision says what was an error. A query or form of more than a thousand arguments is
+// malicious. A rule of a tenant that panics costs itself alone: it is counted by its id, and the others judge the request.
 package waf
 
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"net/netip"
 	"runtime"
 	"runtime/debug"
-	"time"
 
 	"github.com/corazawaf/coraza/v3"
 	"go.opentelemetry.io/otel/attribute"
@@ -27,7 +25,6 @@ import (
 
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/fleet/mask"
-	"github.com/edgefleet/edgefleet/fleet/request"
 	"github.com/edgefleet/edgefleet/fleet/rules"
 	"github.com/edgefleet/edgefleet/observability"
 )
@@ -87,8 +84,8 @@ type Engine struct {
 	masks   *mask.Set
 	slots   *admission
 
-	verdicts, failures, partial metric.Int64Counter
-	seconds                     metric.Float64Histogram
+	verdicts, failures, partial, unjudged, rulePanics metric.Int64Counter
+	seconds                                           metric.Float64Histogram
 }
 
 // NewEngine compiles the core rule set, which takes about a second.
@@ -105,68 +102,9 @@ func NewEngine(o Options) (*Engine, error) {
 		verdicts: o.Telemetry.Counter("edgefleet_waf_verdicts_total"),
 		failures: o.Telemetry.Counter("edgefleet_waf_errors_total"),
 		partial:  o.Telemetry.Counter("edgefleet_waf_partial_total"),
-		seconds:  o.Telemetry.Histogram("edgefleet_waf_judge_seconds"),
+		unjudged: o.Telemetry.Counter("edgefleet_waf_fail_policy_total"), rulePanics: o.Telemetry.Counter("edgefleet_waf_rule_panics_total"),
+		seconds: o.Telemetry.Histogram("edgefleet_waf_judge_seconds"),
 	}, nil
-}
-
-// Input is one request to judge.
-type Input struct {
-	Tenant     fleet.TenantID
-	Host       fleet.HostName
-	Mode       fleet.Mode
-	Rules      *rules.Set
-	Request    *request.Request
-	ClientAddr netip.AddrPort
-}
-
-// Decision is the verdict on a request.
-type Decision struct {
-	// Block says that the request must not reach the origin.
-	Block bool
-	// Malicious says that it was judged malicious, in any mode.
-	Malicious bool
-	// Events are masked, one for each attack type; the caller adds node, sequence, time and ids. A request that only
-	// experimental rules matched has events and is not malicious.
-	Events []fleet.Event
-	// EngineError says that the request was not, or not wholly, judged; it passes unless Block is set.
-	EngineError error
-}
-
-// Judge judges one request. It waits for a free slot until ctx ends, and not at all where too many requests of the client
-// or tenant wait already; the time that judging takes is bounded by the limits of the request and its body.
-func (e *Engine) Judge(ctx context.Context, in Input) Decision {
-	if in.Mode == fleet.ModeOff {
-		return Decision{}
-	}
-	leave, busy, err := e.slots.enter(ctx, in)
-	if err != nil {
-		return e.count(ctx, in, Decision{EngineError: e.failed(ctx, in, busy, err)})
-	}
-	defer leave()
-	start := time.Now()
-	d := e.judge(ctx, in)
-	e.seconds.Record(ctx, time.Since(start).Seconds())
-	return e.count(ctx, in, d)
-}
-
-func (e *Engine) judge(ctx context.Context, in Input) Decision {
-	var f findings
-	d := Decision{EngineError: errors.Join(
-		e.fence(ctx, in, "rules", func() error { f.own = in.Rules.Evaluate(in.Request); return nil }),
-		e.fence(ctx, in, "crs", func() (err error) { f.crs, err = e.inspect(ctx, in); return err }),
-	)}
-	crs := f.crs.score >= e.options.AnomalyThreshold
-	d.Malicious = crs || f.decisive()
-	d.Block = d.Malicious && in.Mode == fleet.ModeBlock
-	if !crs {
-		f.crs.matches = nil // below the threshold they are no findings
-	}
-	err := e.fence(ctx, in, "events", func() error {
-		d.Events = describe(in, f, d.Block, e.masks)
-		return nil
-	})
-	d.EngineError = errors.Join(d.EngineError, err)
-	return d
 }
 
 // fence runs one part of judging. A panic stays within the request and becomes an error without the request's data.
@@ -195,6 +133,8 @@ func (e *Engine) failed(ctx context.Context, in Input, reason string, err error)
 func (e *Engine) count(ctx context.Context, in Input, d Decision) Decision {
 	verdict := "clean"
 	switch {
+	case d.Block && d.Reason == rules.BlockedFailure:
+		verdict = "unjudged"
 	case d.Block:
 		verdict = "blocked"
 	case d.Malicious:

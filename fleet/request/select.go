@@ -119,6 +119,9 @@ func (r *Request) names(p fleet.Point, element string) []Value {
 	return found
 }
 
+// Matches says that p is a point of pattern, which is canonical and may have get_all and its like.
+func Matches(pattern, p fleet.Point) bool { return matches(pattern, p) }
+
 func matches(pattern, p fleet.Point) bool {
 	if len(pattern) != len(p) {
 		return false

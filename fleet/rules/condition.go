@@ -16,7 +16,8 @@ type condition struct {
 	match  func(string) bool
 }
 
-func compileCondition(c fleet.RuleCondition) (condition, error) {
+func compileCondition(c fleet.RuleCondition, cost *budget) (condition, error) {
+	cost.conditions++
 	if err := request.ValidateAttribute(c.Point); err != nil {
 		return condition{}, err
 	}
@@ -35,6 +36,7 @@ func compileCondition(c fleet.RuleCondition) (condition, error) {
 	case fleet.MatchEqual, fleet.MatchIEqual:
 		switch {
 		case c.Point == "uri" && strings.Contains(c.Value, "*"):
+			cost.expressions++
 			re, err := regexp.Compile(uriPattern(c.Value, fold))
 			if err != nil {
 				return condition{}, fleet.Invalid("conditions", "the URI pattern %q cannot be compiled: %v", c.Value, err)
@@ -49,6 +51,9 @@ func compileCondition(c fleet.RuleCondition) (condition, error) {
 		pattern := c.Value
 		if fold {
 			pattern = "(?i)" + pattern
+		}
+		if _, err := measure("conditions", pattern, cost); err != nil {
+			return condition{}, err
 		}
 		re, err := regexp.Compile(pattern)
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -13,6 +14,8 @@ import (
 	"github.com/edgefleet/edgefleet/fleet/request"
 	"github.com/edgefleet/edgefleet/fleet/rules"
 )
+
+var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 func parse(uri, body string) *request.Request {
 	h := http.Header{"User-Agent": {"evil-bot/1.0"}, "Cookie": {"SID=a"}}
@@ -32,7 +35,7 @@ func evaluate(t *testing.T, s fleet.RuleSpec, r *request.Request) []rules.Match 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return set.Evaluate(r)
+	return set.Evaluate(r, noon).Matches
 }
 
 func TestConditionsRestrictARule(t *testing.T) {
@@ -157,7 +160,7 @@ func TestABundleOverTheLimitOrWithADuplicateIsRefused(t *testing.T) {
 
 func TestANilSetMatchesNothing(t *testing.T) {
 	var s *rules.Set
-	if got := s.Evaluate(parse("/", "")); got != nil {
+	if got := s.Evaluate(parse("/", ""), noon).Matches; got != nil {
 		t.Errorf("got %v", got)
 	}
 }
@@ -175,6 +178,6 @@ func FuzzCompileAndEvaluate(f *testing.F) {
 		if err != nil {
 			return
 		}
-		set.Evaluate(parse(uri, ""))
+		set.Evaluate(parse(uri, ""), noon)
 	})
 }

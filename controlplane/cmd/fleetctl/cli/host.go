@@ -303,7 +303,7 @@ func (a *app) hostSet() *cobra.Command {
 		}
 		if m := fleet.Mode(*mode); m != "" {
 			in.Mode = &m
-			if err := m.Validate(); err != nil {
+			if err := checkMode(m); err != nil {
 				return err
 			}
 		}

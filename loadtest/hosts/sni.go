@@ -41,7 +41,7 @@ func (r *run) sni(ctx context.Context) error {
 	for i := range names {
 		names[i] = strings.Replace(string(entries[rand.IntN(n)].Name), "*", "shop", 1)
 	}
-	took := make(harness.Samples, 0, lookups)
+	took, clock := make(harness.Samples, 0, lookups), make(harness.Samples, 0, lookups)
 	var buffer [256]byte
 	for i := range lookups {
 		// As in a handshake, the name was just read, and is in the processor's cache; what the table has of it is not.
@@ -49,6 +49,8 @@ func (r *run) sni(ctx context.Context) error {
 		start := time.Now()
 		_, ok := table.Lookup(name)
 		took = append(took, time.Since(start))
+		start = time.Now()
+		clock = append(clock, time.Since(start))
 		if !ok {
 			return fleet.NewError(fleet.ErrCorrupt, "sni", "the table does not find %s, which is in it", names[i%len(names)])
 		}
@@ -57,8 +59,10 @@ func (r *run) sni(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	took.Sorted()
+	clock.Sorted()
 	micros := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
-	note := fmt.Sprintf("%d lookups among %d names in random order, a tenth by wildcards, with the clock's own time: p50 %.2f µs, max %.0f µs", lookups, table.Len(), micros(took.Quantile(0.5)), micros(took.Max()))
+	note := fmt.Sprintf("%d lookups among %d names in random order, a tenth by wildcards, with the clock's own time (p50 %.2f µs, p99 %.2f µs, when nothing is between): p50 %.2f µs, max %.0f µs",
+		lookups, table.Len(), micros(clock.Quantile(0.5)), micros(clock.Quantile(0.99)), micros(took.Quantile(0.5)), micros(took.Max()))
 	r.rep.Add("certificate lookup p99", micros(took.Quantile(0.99)), "µs", report.AtMost(1), note)
 	runtime.KeepAlive(entries)
 	r.rep.Add("certificate table", float64(after.HeapAlloc-before.HeapAlloc)/float64(n), "B/name", report.Bound{}, "beside the names and certificates themselves, which are shared with what is served; twice that while it is replaced")

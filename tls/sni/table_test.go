@@ -113,6 +113,36 @@ func TestReplaceRemovesWhatIsNotNamedAgain(t *testing.T) {
 	}
 }
 
+func TestALargeTableFindsWhatAMapWould(t *testing.T) {
+	random := mathrand.New(mathrand.NewPCG(1, 2))
+	for _, n := range []int{1, 2, 3, 10, 1000, 200_000} {
+		entries, want := make([]sni.Entry, n), map[string]*tls.Certificate{}
+		for i := range entries {
+			// Every name twice, more or less: the last one counts. A wildcard and an exact name have the same letters.
+			name := fmt.Sprintf("h%d.example.com", random.IntN(1+n/2))
+			if random.IntN(3) == 0 {
+				name = "*." + name
+			}
+			entries[i] = sni.Entry{Name: fleet.HostName(name), Certificate: &tls.Certificate{OCSPStaple: []byte{1}}}
+			want[name] = entries[i].Certificate
+		}
+		var table sni.Table
+		table.Replace(entries)
+		if table.Len() != len(want) {
+			t.Errorf("of %d entries: %d names, wanted %d", n, table.Len(), len(want))
+		}
+		for i := range n {
+			name := fmt.Sprintf("h%d.example.com", i)
+			if got, _ := table.Lookup(name); got != want[name] {
+				t.Fatalf("of %d entries, %s: the wrong certificate, or none: %v", n, name, got)
+			}
+			if got, _ := table.Lookup("shop." + name); got != want["*."+name] {
+				t.Fatalf("of %d entries, %s: the wrong certificate, or none: %v", n, "shop."+name, got)
+			}
+		}
+	}
+}
+
 func TestHandshake(t *testing.T) {
 	cert := selfSigned(t, "api.example.com")
 	var table sni.Table

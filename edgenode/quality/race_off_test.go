@@ -1,0 +1,6 @@
+//go:build !race
+
+package quality_test
+
+// raceEnabled: see the other file.
+const raceEnabled = false

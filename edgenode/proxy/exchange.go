@@ -174,12 +174,13 @@ func (x *exchange) judge() bool {
 	x.events = append(x.events, d.Events...)
 	if d.Block {
 		x.block(d, in)
-	} else if x.r.Context().Err() != nil {
-		x.abandon() // the Judge may have been interrupted
-	} else {
-		x.headers = in.Rules.Headers(in.Request, in.Now)
+		return false
 	}
-	return !d.Block
+	if x.r.Context().Err() != nil {
+		x.abandon() // the Judge may have been interrupted
+	}
+	x.headers = in.Rules.Headers(in.Request, in.Now)
+	return x.onePath(in.Request.Location())
 }
 
 func (x *exchange) inspect() (prefix []byte, truncated bool, err error) {

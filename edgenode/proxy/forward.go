@@ -44,6 +44,7 @@ func allowOnlyWebSocket(r *http.Request) {
 // rewrite completes what httputil did: it has removed hop-by-hop headers, and the client's forwarding headers.
 func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	out := pr.Out
+	located(pr.In, out.URL)
 	// As the rules saw it: httputil would drop what is not a query to url.ParseQuery.
 	out.URL.RawQuery = pr.In.URL.RawQuery
 	// The server fills in the values when the body ends.

@@ -27,7 +27,9 @@ func (s *Set) Apply(r *request.Request) *Masker {
 		return m
 	}
 	for _, p := range r.Problems() {
-		m.broken = append(m.broken, p.Point)
+		if p.Reason != request.ReasonAmbiguousPath { // it was parsed, in each of its readings
+			m.broken = append(m.broken, p.Point)
+		}
 	}
 	secrets, hidden := map[string]bool{}, map[string]bool{}
 	for _, v := range r.All() {

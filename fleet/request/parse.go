@@ -213,24 +213,51 @@ func (b *builder) problem(p fleet.Point, reason Reason) {
 // line records the points of the request line.
 func (b *builder) line() {
 	path, query := splitTarget(b.r.in.URI)
-	b.r.path, b.r.query = unescape(path, false), query
+	l := Locate(path)
+	b.r.location, b.r.query = l, query
 	// The target is kept as it was sent: decoded, it could not be taken apart (and masked) any more.
 	b.add(root(b.r.in.URI, b.r.in.URI, "uri"))
-	b.add(root(path, b.r.path, "path"))
-
-	segments := strings.Split(strings.TrimPrefix(path, "/"), "/")
-	action := segments[len(segments)-1]
-	for i, s := range segments[:len(segments)-1] {
-		if !b.add(root(s, unescape(s, false), "path", strconv.Itoa(i))) {
-			break
-		}
+	for _, reading := range l.Readings {
+		b.add(root(path, reading, "path"))
 	}
-	name, ext, dotted := cutLast(action, ".")
-	b.add(root(name, unescape(name, false), "action_name"))
-	if dotted {
-		b.add(root(ext, unescape(ext, false), "action_ext"))
+	first := len(b.r.values)
+	b.segments(l.Forward, nil)
+	for _, reading := range l.Readings[1:] {
+		b.segments(reading, b.r.values[first:])
+	}
+	if l.Ambiguous {
+		b.problem(fleet.Point{{"path"}}, ReasonAmbiguousPath)
 	}
 	b.addAll(pairs(node{}, "get", query, b.lim.Values))
+}
+
+// segments records the parts of a path that are not among known.
+func (b *builder) segments(path string, known []Value) {
+	segments := strings.Split(strings.TrimPrefix(path, "/"), "/")
+	action := segments[len(segments)-1]
+	name, ext, dotted := cutLast(action, ".")
+	nodes := make([]node, 0, min(len(segments), b.lim.Values+1)+1)
+	for i, s := range segments[:min(len(segments)-1, b.lim.Values+1)] {
+		nodes = append(nodes, root(s, unescape(s, false), "path", strconv.Itoa(i)))
+	}
+	nodes = append(nodes, root(name, unescape(name, false), "action_name"))
+	if dotted {
+		nodes = append(nodes, root(ext, unescape(ext, false), "action_ext"))
+	}
+	seen := make(map[string]string, len(known))
+	for _, v := range known {
+		seen[PointString(v.Point)] = v.Value
+	}
+	for _, n := range nodes {
+		if known != nil {
+			if v, same := seen[PointString(n.Point)]; same && v == n.Value.Value {
+				continue
+			}
+		}
+		if !b.add(n) {
+			return
+		}
+	}
 }
 
 // headers records every header under its upper-case name.

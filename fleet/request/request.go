@@ -61,11 +61,14 @@ const (
 	ReasonInflated Reason = "inflated_too_long"
 	// ReasonEntities: a document declares XML entities, which are never expanded.
 	ReasonEntities Reason = "xml_entities"
+	// ReasonAmbiguousPath: nobody can say what an origin makes of the path (Location.Ambiguous).
+	ReasonAmbiguousPath Reason = "ambiguous_path"
 )
 
 // Reasons lists the reasons of problems.
 var Reasons = []Reason{
 	ReasonTruncated, ReasonUnparsable, ReasonNoParser, ReasonTooManyValues, ReasonTooDeep, ReasonTooLong, ReasonInflated, ReasonEntities,
+	ReasonAmbiguousPath,
 }
 
 // Limits bounds parsing; zero fields take the defaults of DefaultLimits.
@@ -89,8 +92,9 @@ type Request struct {
 	// plain holds the point of each value without the array elements that number duplicates.
 	plain []fleet.Point
 	// parsed holds the formats in which each value was parsed, as bits.
-	parsed      []uint16
-	path, query string
+	parsed   []uint16
+	location Location
+	query    string
 }
 
 // Input returns what was parsed.

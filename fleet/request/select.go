@@ -9,8 +9,11 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
-// Path is the decoded path of the request target.
-func (r *Request) Path() string { return r.path }
+// Path is the decoded path of the request target, without dot segments.
+func (r *Request) Path() string { return r.location.Readings[0] }
+
+// Location is what servers may make of the path.
+func (r *Request) Location() Location { return r.location }
 
 // Query is the raw query of the request target.
 func (r *Request) Query() string { return r.query }
@@ -151,7 +154,8 @@ func (r *Request) Attribute(point string) (value string, present bool, err error
 
 // Attributes returns the values that a rule's condition compares: host, method, scheme, proto, uri, path[n],
 // action_name, action_ext, query[name], header[NAME] or instance. None means that the attribute is absent. The host is
-// in lower case and without its port; uri is the decoded path, before it the path with the raw query if there is one.
+// in lower case and without its port; uri is the decoded path, before it the path with the raw query if there is one. A
+// path has each of its readings.
 func (r *Request) Attributes(point string) ([]string, error) {
 	name, arg, err := splitAttribute(point)
 	if err != nil {
@@ -169,10 +173,14 @@ func (r *Request) Attributes(point string) ([]string, error) {
 	case "instance":
 		return nonEmpty(r.in.Instance), nil
 	case "uri":
-		if r.query != "" {
-			return []string{r.path + "?" + r.query, r.path}, nil
+		var values []string
+		for _, path := range r.location.Readings {
+			if r.query != "" {
+				values = append(values, path+"?"+r.query)
+			}
+			values = append(values, path)
 		}
-		return []string{r.path}, nil
+		return values, nil
 	}
 	p := fleet.Point{{name}}
 	if arg != "" {

@@ -219,7 +219,7 @@ func (m *member) startResolver(context.Context) (err error) {
 		}
 	}
 	if m.c.EdgeHTTPSPort == 443 { // edges at another port are not where a public CA looks
-		m.check.HTTPPort = 80
+		m.check.HTTPPort, m.check.HTTPSPort = 80, 443
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ const (
 	ReasonDNSSECBogus     = "DNSSEC_BOGUS"
 	ReasonCAAForbidden    = "CAA_FORBIDDEN"
 	ReasonCAALookupFailed = "CAA_LOOKUP_FAILED"
-	// ReasonHTTPUnreachable: port 80 of an edge does not answer, over which the CA would look.
+	// ReasonHTTPUnreachable: port 80 or 443 of an edge does not answer, over which the CA would look.
 	ReasonHTTPUnreachable = "HTTP_UNREACHABLE"
 	// ReasonClaimedElsewhere never comes with the name of the other tenant.
 	ReasonClaimedElsewhere = "CLAIMED_ELSEWHERE"

@@ -84,7 +84,8 @@ func (n *Node) add(ctx context.Context, id fleet.MemberID, addr string, suffrage
 }
 
 // Remove takes a member out of the configuration; one that is not in it is left alone. The last voter cannot be removed
-// (fleet.ErrConflict). A leader may remove itself: it stops leading when that is committed.
+// (fleet.ErrConflict). A leader does not remove itself: it hands leadership over, and fleet.ErrNotLeader is returned, so that
+// the next leader is asked; with nobody to hand over to, that error is returned. Neither changed the configuration.
 func (n *Node) Remove(ctx context.Context, id fleet.MemberID) error {
 	servers, err := n.Servers()
 	if err != nil {
@@ -103,9 +104,22 @@ func (n *Node) Remove(ctx context.Context, id fleet.MemberID) error {
 	if voters == 0 {
 		return fleet.NewError(fleet.ErrConflict, "member", "member %s is the last voter: add another before removing it", id)
 	}
+	if id == n.member {
+		return n.yield(ctx)
+	}
 	return n.change(ctx, "remove member", func() raft.Future {
 		return n.raft.RemoveServer(raft.ServerID(id), 0, timeoutOf(ctx))
 	})
+}
+
+// yield hands leadership over to whoever will remove this member. A leader that removed itself would have a configuration
+// in its log that others may not have yet; if it stops then, of two voters neither can win an election again: the one has a
+// vote and a log that is too short, the other has the log and no vote (Raft thesis, section 4.2.2).
+func (n *Node) yield(ctx context.Context) error {
+	if err := n.TransferLeadership(ctx, ""); err != nil {
+		return fmt.Errorf("remove member %s, which leads: %w", n.member, err)
+	}
+	return n.explain("remove member", raft.ErrNotLeader)
 }
 
 // confirm makes sure, before "nothing to do" is the answer, that what this member knows is current and committed.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -188,23 +189,22 @@ func (e *runningEdge) metric(t *testing.T, name string) float64 { return series(
 // active. CA, customer's DNS and origin are the shared fleet's.
 type divided struct {
 	*member
+	host             fleet.HostName
 	api, nats        *gate
 	operator, tenant *client.Client
 	edges            []*runningEdge
 	visitors         []visitor
 }
 
-const (
-	dividedTenant fleet.TenantID = "apart"
-	dividedHost   fleet.HostName = "www.apart.example"
-)
+const dividedTenant fleet.TenantID = "apart"
 
-func newDivided(t *testing.T, f *wholeFleet) *divided {
+// newDivided calls a node down that was not heard of for reapAfter. The host is one that no other test has.
+func newDivided(t *testing.T, f *wholeFleet, host fleet.HostName, reapAfter string) *divided {
 	t.Helper()
 	inside := loopback()
-	d := &divided{member: newMember(t, "m1")}
+	d := &divided{member: newMember(t, "m1"), host: host}
 	d.resolver = f.CustomerDNS
-	d.configure("cluster_zone: edge.apart", "api_listen: "+inside+":8440", "nats_listen: "+inside+":8442", "edge_https_port: 8443", "reap_after: 4s",
+	d.configure("cluster_zone: edge.apart", "api_listen: "+inside+":8440", "nats_listen: "+inside+":8442", "edge_https_port: 8443", "reap_after: "+reapAfter,
 		"trusted_edge_roots_file: "+f.ACMERoots, fmt.Sprintf("acme: {directory: %q, ca_file: %q, email: ops@edge.apart}", f.directory(t), filepath.Join(f.dir, "pebble/ca.pem")))
 	d.api, d.nats = newGate(t, d.at(8440), inside+":8440"), newGate(t, d.at(8442), inside+":8442")
 	d.initialize()
@@ -224,15 +224,34 @@ func newDivided(t *testing.T, f *wholeFleet) *divided {
 	}
 	d.tenant = connect(d.must("token", "create", "--tenant", string(dividedTenant)))
 	for _, id := range []string{"n1", "n2"} {
-		e := &runningEdge{edge: newEdge(t, id, d.member), log: &buffer{}}
-		e.configure("poll_interval: 20s", "heartbeat_interval: 1s", "drain_timeout: 3s", "log_level: warn")
-		e.start(d.must("node", "join-token"))
-		t.Cleanup(e.stop)
-		d.edges = append(d.edges, e)
-		d.visitors = append(d.visitors, newVisitor(t, dividedHost, e.ip, pool(t, f.ACMERoots)))
+		d.enrol(t, id)
+		d.visitors = append(d.visitors, newVisitor(t, host, d.edges[len(d.edges)-1].ip, pool(t, f.ACMERoots)))
 	}
-	d.protect(t, f)
+	d.up(t)
+	if o := d.protect(t, f, host); o.Challenge != fleet.ChallengeHTTP01 {
+		t.Errorf("challenge %q", o.Challenge)
+	}
 	return d
+}
+
+// enrol starts an edge.
+func (d *divided) enrol(t *testing.T, id string) *runningEdge {
+	t.Helper()
+	e := &runningEdge{edge: newEdge(t, id, d.member), log: &buffer{}}
+	e.configure("poll_interval: 20s", "heartbeat_interval: 1s", "drain_timeout: 3s", "log_level: warn")
+	e.start(d.must("node", "join-token"))
+	t.Cleanup(e.stop)
+	d.edges = append(d.edges, e)
+	return e
+}
+
+// up waits until every edge serves.
+func (d *divided) up(t *testing.T) {
+	t.Helper()
+	await(t, "every edge is up", func() bool {
+		ns, err := client.All[fleet.Node](t.Context(), d.operator, "/v1/nodes", nil)
+		return err == nil && len(ns) == len(d.edges) && !slices.ContainsFunc(ns, func(n fleet.Node) bool { return !n.Observed.Serving })
+	})
 }
 
 // directory is the ACME directory's URL: the CA has the third address of the fleet's outside world.
@@ -245,28 +264,45 @@ func (f *wholeFleet) directory(t *testing.T) string {
 	return "https://" + netip.AddrPortFrom(origin.Addr().Next(), 14000).String() + "/dir"
 }
 
-// protect adds the host and waits until it is active. Its addresses are the edges' own, as an apex has them, so that the
-// certificate comes by HTTP-01.
-func (d *divided) protect(t *testing.T, f *wholeFleet) {
+// claim adds a host of the tenant, and returns its path.
+func (d *divided) claim(t *testing.T, f *wholeFleet, name fleet.HostName) (path string) {
 	t.Helper()
-	await(t, "both edges are up", func() bool {
-		ns, err := client.All[fleet.Node](t.Context(), d.operator, "/v1/nodes", nil)
-		return err == nil && len(ns) == 2 && ns[0].Observed.Serving && ns[1].Observed.Serving
-	})
-	in := client.HostCreate{Name: string(dividedHost), Origins: []fleet.Origin{{URL: f.Origin}}, Mode: fleet.ModeBlock}
+	in := client.HostCreate{Name: string(name), Origins: []fleet.Origin{{URL: f.Origin}}, Mode: fleet.ModeBlock}
 	if _, err := client.Post[client.HostView](t.Context(), d.tenant, tenantPath(dividedTenant, "hosts"), in); err != nil {
 		t.Fatal(err)
 	}
-	f.setDNS(t, string(dividedHost), "A", d.edges[0].ip, d.edges[1].ip)
+	return tenantPath(dividedTenant, "hosts/"+string(name))
+}
+
+// lead points a name at the two edges by their addresses, as an apex has them, so that certificates come by HTTP-01.
+func (d *divided) lead(t *testing.T, f *wholeFleet, name fleet.HostName) {
+	t.Helper()
+	f.setDNS(t, string(name), "A", d.edges[0].ip, d.edges[1].ip)
+}
+
+// protect adds a host and waits until it is active.
+func (d *divided) protect(t *testing.T, f *wholeFleet, name fleet.HostName) fleet.HostObserved {
+	t.Helper()
+	path := d.claim(t, f, name)
+	d.lead(t, f, name)
+	return d.active(t, path)
+}
+
+// active waits until a host is.
+func (d *divided) active(t *testing.T, path string) fleet.HostObserved {
+	t.Helper()
 	var last client.HostView
-	await(t, "the host is active", func() bool {
-		h, err := client.Get[client.HostView](t.Context(), d.tenant, tenantPath(dividedTenant, "hosts/"+string(dividedHost)), nil)
+	defer func() {
+		if t.Failed() {
+			t.Logf("%s: %+v", path, last.Observed)
+		}
+	}()
+	await(t, path+" is active", func() bool {
+		h, err := client.Get[client.HostView](t.Context(), d.tenant, path, nil)
 		last = h
 		return err == nil && active(h.Observed)
 	})
-	if last.Observed.Challenge != fleet.ChallengeHTTP01 {
-		t.Errorf("challenge %q", last.Observed.Challenge)
-	}
+	return last.Observed
 }
 
 // addRule adds a rule that blocks requests with a word, and returns the path of one.
@@ -356,7 +392,7 @@ func (d *divided) connected(t *testing.T, want float64) {
 
 func TestConvergence(t *testing.T) {
 	t.Parallel()
-	d := newDivided(t, sharedFleet(t))
+	d := newDivided(t, sharedFleet(t), "www.apart.example", "4s")
 	var paths []string
 	ok := t.Run("with HTTPS blocked by NATS alone", func(t *testing.T) {
 		d.api.shut()

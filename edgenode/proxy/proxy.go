@@ -84,8 +84,8 @@ func (p *Proxy) Run(ctx context.Context, https, plain net.Listener) error {
 	g, ctx := errgroup.WithContext(ctx)
 	secure, open := p.server(ctx, p.handler(p.serveHTTPS)), p.server(ctx, p.handler(p.serveHTTP))
 	secure.TLSConfig = p.tlsConfig() //nolint:contextcheck // a handshake has its own, in the ClientHello
-	g.Go(func() error { return p.served(secure.ServeTLS(https, "", "")) })
-	g.Go(func() error { return p.served(open.Serve(plain)) })
+	g.Go(func() error { return p.served(secure.ServeTLS(clients{https}, "", "")) })
+	g.Go(func() error { return p.served(open.Serve(clients{plain})) })
 	g.Go(func() error {
 		p.sweep(ctx)
 		return nil

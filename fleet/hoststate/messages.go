@@ -77,7 +77,7 @@ var Messages = []Message{
 	},
 	{
 		Code: fleet.ReasonHTTPUnreachable, Who: fleet.WhoOperator, Next: "as for DNS, not more often than every 5 s", Preflight: true,
-		Seen: "Port 80 of an edge that DNS answers with cannot be reached; the certificate authority looks there for HTTP-01.", Wanted: "open port 80 of the edge, or have the customer set the certificate record, which needs none",
+		Seen: "Port 80 of an edge that DNS answers with cannot be reached, where the certificate authority looks for HTTP-01, and port 443, where it looks for TLS-ALPN-01, is no way around it.", Wanted: "open the port of the edge, or have the customer set the certificate record, which needs none",
 		Example: "HTTP_UNREACHABLE: port 80 of the edge 192.0.2.1 does not answer: connection refused. Open it, or set _acme-challenge.api.example.com CNAME habc.dcv.edge.example.net.",
 	},
 	{

@@ -15,12 +15,12 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
-// maxProbes bounds the edges of which port 80 is tried.
+// maxProbes bounds the edges of which a port is tried.
 const maxProbes = 4
 
 // Preflight looks for what would make a certificate authority refuse h by the challenge via, before it is asked: every
-// authoritative server has the record, port 80 of the edges answers (HTTP-01), and CAA allows the authority. A ca without
-// domains is one that CAA is not asked about. The error is ctx's only.
+// authoritative server has the record, port 80 (HTTP-01) or 443 (TLS-ALPN-01) of the edges answers, and CAA allows the
+// authority. A ca without domains is one that CAA is not asked about. The error is ctx's only.
 func (r *Resolver) Preflight(ctx context.Context, h fleet.Host, zone fleet.HostName, edge []netip.Addr, via fleet.ChallengeType, ca fleet.CAIdentity) (fleet.DNSVerdict, error) {
 	v := r.preflight(ctx, h, zone, edge, via, ca)
 	if ctx.Err() != nil {
@@ -35,8 +35,8 @@ func (r *Resolver) preflight(ctx context.Context, h fleet.Host, zone fleet.HostN
 		name, want = string(h.Name), h.TrafficName(zone)
 	}
 	v := r.everywhere(ctx, name, want, edge)
-	if v.OK && via == fleet.ChallengeHTTP01 && r.HTTPPort != 0 {
-		v = r.port80(ctx, h, zone, edge)
+	if port := r.port(via); v.OK && port != 0 {
+		v = r.answers(ctx, h, zone, edge, port)
 	}
 	if v.OK && len(ca.Domains) > 0 {
 		v = r.CAA(ctx, h.Name, via, ca)
@@ -99,8 +99,20 @@ func notEdge(rrs []dns.RR, name string, edge []netip.Addr) string {
 	return ""
 }
 
-// port80 connects to the edges that DNS answers with for h, and to nothing else.
-func (r *Resolver) port80(ctx context.Context, h fleet.Host, zone fleet.HostName, edge []netip.Addr) fleet.DNSVerdict {
+// port is where the certificate authority looks for the answer to a challenge; 0 if it does not, or if that is not tried.
+func (r *Resolver) port(via fleet.ChallengeType) uint16 {
+	switch via {
+	case fleet.ChallengeHTTP01:
+		return r.HTTPPort
+	case fleet.ChallengeTLSALPN01:
+		return r.HTTPSPort
+	default:
+		return 0
+	}
+}
+
+// answers connects to a port of the edges that DNS answers with for h, and to nothing else.
+func (r *Resolver) answers(ctx context.Context, h fleet.Host, zone fleet.HostName, edge []netip.Addr, port uint16) fleet.DNSVerdict {
 	var addrs []netip.Addr
 	for _, t := range []uint16{dns.TypeA, dns.TypeAAAA} {
 		a, err := r.addresses(ctx, string(h.Name), t)
@@ -111,7 +123,7 @@ func (r *Resolver) port80(ctx context.Context, h fleet.Host, zone fleet.HostName
 	}
 	for _, a := range addrs[:min(len(addrs), maxProbes)] {
 		dialing, cancel := context.WithTimeout(ctx, timeout)
-		conn, err := (&net.Dialer{}).DialContext(dialing, "tcp", net.JoinHostPort(a.String(), strconv.Itoa(int(r.HTTPPort))))
+		conn, err := (&net.Dialer{}).DialContext(dialing, "tcp", net.JoinHostPort(a.String(), strconv.Itoa(int(port))))
 		cancel()
 		if err == nil {
 			_ = conn.Close() // nothing was sent
@@ -121,7 +133,7 @@ func (r *Resolver) port80(ctx context.Context, h fleet.Host, zone fleet.HostName
 			continue // this member has no way there, such as no IPv6: that says nothing about others
 		}
 		return fleet.DNSVerdict{
-			Reason: fleet.ReasonHTTPUnreachable, Message: fmt.Sprintf("port %d of the edge %s does not answer: %v", r.HTTPPort, a, reason(err)),
+			Reason: fleet.ReasonHTTPUnreachable, Message: fmt.Sprintf("port %d of the edge %s does not answer: %v", port, a, reason(err)),
 			Action: fmt.Sprintf("open it, or set %s CNAME %s", h.Name.ChallengeName(), h.DCVName(zone)),
 		}
 	}

@@ -244,30 +244,41 @@ func TestWildcardsFollowIssuewild(t *testing.T) {
 	}
 }
 
-func TestPort80IsTriedForHTTP01(t *testing.T) {
+func TestThePortWhereTheAuthorityLooksIsTried(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.21:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	u := universe{t: t, servers: map[string][]string{"127.0.0.1": {"api.example.com. A 127.0.0.21"}}}
 	r := u.start()
-	r.HTTPPort = l.Addr().(*net.TCPAddr).AddrPort().Port()
 	h := fleet.Host{Name: "api.example.com", Desired: fleet.HostDesired{Label: "x"}}
-	look := func() fleet.DNSVerdict {
-		v, err := r.Preflight(t.Context(), h, zone, []netip.Addr{netip.MustParseAddr("127.0.0.21")}, fleet.ChallengeHTTP01, fleet.CAIdentity{})
+	look := func(via fleet.ChallengeType) fleet.DNSVerdict {
+		v, err := r.Preflight(t.Context(), h, zone, []netip.Addr{netip.MustParseAddr("127.0.0.21")}, via, fleet.CAIdentity{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return v
 	}
-	if v := look(); !v.OK {
-		t.Errorf("open: %+v", v)
+	open, closed := l.Addr().(*net.TCPAddr).AddrPort().Port(), uint16(1)
+	r.HTTPPort, r.HTTPSPort = open, closed
+	if v := look(fleet.ChallengeHTTP01); !v.OK {
+		t.Errorf("port 80 is open: %+v", v)
+	}
+	refused := look(fleet.ChallengeTLSALPN01)
+	r.HTTPPort, r.HTTPSPort = closed, open
+	if v := look(fleet.ChallengeTLSALPN01); !v.OK {
+		t.Errorf("port 443 is open: %+v", v)
+	}
+	for name, v := range map[string]fleet.DNSVerdict{"port 443 is closed": refused, "port 80 is closed": look(fleet.ChallengeHTTP01)} {
+		if v.Reason != fleet.ReasonHTTPUnreachable || !strings.Contains(v.Message, "port 1 of the edge 127.0.0.21 does not answer") || !strings.Contains(v.Action, "x.dcv.edge.example") {
+			t.Errorf("%s: %+v", name, v)
+		}
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if v := look(); v.Reason != fleet.ReasonHTTPUnreachable || !strings.Contains(v.Message, "the edge 127.0.0.21 does not answer") || !strings.Contains(v.Action, "x.dcv.edge.example") {
-		t.Errorf("closed: %+v", v)
+	if v := look(fleet.ChallengeTLSALPN01); v.Reason != fleet.ReasonHTTPUnreachable {
+		t.Errorf("nobody listens any more: %+v", v)
 	}
 }
 

@@ -34,6 +34,8 @@ type Resolver struct {
 	AuthorityPort uint16
 	// HTTPPort is the port at which edges answer HTTP-01; 0 means that it is not tried.
 	HTTPPort uint16
+	// HTTPSPort is the same for TLS-ALPN-01.
+	HTTPSPort uint16
 	// Private are networks, not public, in which customers' name servers may be.
 	Private []netip.Prefix
 }

@@ -103,14 +103,16 @@ type bundleOf struct {
 	kind   fleet.HeadKind
 }
 
-// naming is which hosts a bundle names, and which head it is of.
+// naming is which hosts a bundle names, and which head it is of. unknown is before a new incarnation's first heads: then
+// edges may have whatever they had of the one before.
 type naming struct {
+	unknown bool
 	hosts   map[fleet.HostName]bool
 	version fleet.Version
 	err     error
 }
 
-// holders are the nodes that may still have h: all that are up while a bundle names it, else those that have not
+// holders are the nodes that may still have h: all that are up while a bundle names it or there is none yet, else those that have not
 // acknowledged the bundles that do not.
 func (p *pass) holders(h fleet.Host) ([]string, error) {
 	t, ok := p.view.Tenant(h.Tenant)
@@ -126,7 +128,7 @@ func (p *pass) holders(h fleet.Host) ([]string, error) {
 		}
 		for _, node := range nodes {
 			r, _ := node.Observed.Head(kind)
-			holds[node.ID] = holds[node.ID] || n.hosts[h.Name] || !r.Applied(n.version)
+			holds[node.ID] = holds[node.ID] || n.unknown || n.hosts[h.Name] || !r.Applied(n.version)
 		}
 	}
 	var out []string
@@ -143,8 +145,9 @@ func (p *pass) naming(t fleet.Tenant, kind fleet.HeadKind) naming {
 	if n, ok := p.seen[key]; ok {
 		return n
 	}
-	var n naming
+	n := naming{unknown: true}
 	if head, ok := p.view.Head(t.Spec.Group, kind); ok {
+		n.unknown = false
 		n.version = head.Version
 		n.hosts, n.err = named(head.Root, t.ID, p.fetch)
 	}

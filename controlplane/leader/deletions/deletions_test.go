@@ -117,13 +117,20 @@ func newCluster(t *testing.T) *cluster {
 	return c
 }
 
-// lead runs the loops of a leader until the test ends.
-func (c *cluster) lead() {
+// deletions and heads are loops of a leader.
+func (c *cluster) deletions() func(context.Context) error {
+	return (&deletions.Loop{State: c.state, Proposer: c, Fetch: c.lib.Blob, Logger: slog.New(slog.DiscardHandler), Now: time.Now}).Run
+}
+
+func (c *cluster) heads() func(context.Context) error {
+	return (&heads.Loop{State: c.state, Library: c.lib, Proposer: c, Publish: func(string, []byte) error { return nil }, Now: time.Now}).Run
+}
+
+// lead runs loops until the test ends.
+func (c *cluster) lead(loops ...func(context.Context) error) {
 	ctx, cancel := context.WithCancel(c.t.Context())
-	d := &deletions.Loop{State: c.state, Proposer: c, Fetch: c.lib.Blob, Logger: slog.New(slog.DiscardHandler), Now: time.Now}
-	h := &heads.Loop{State: c.state, Library: c.lib, Proposer: c, Publish: func(string, []byte) error { return nil }, Now: time.Now}
 	var wg sync.WaitGroup
-	for _, run := range []func(context.Context) error{d.Run, h.Run} {
+	for _, run := range loops {
 		wg.Go(func() {
 			if err := run(ctx); err != nil {
 				c.t.Error(err)
@@ -164,7 +171,7 @@ func (c *cluster) report(id fleet.NodeID, kinds ...fleet.HeadKind) {
 func open(t *testing.T) *cluster {
 	t.Helper()
 	c := newCluster(t)
-	c.lead()
+	c.lead(c.deletions(), c.heads())
 	c.report("n1", fleet.HeadKinds...)
 	c.report("n2", fleet.HeadKinds...)
 	c.must(command.HostRetire{Name: shop, Tenant: "acme"})
@@ -211,6 +218,26 @@ func TestANameIsFreeWhenEveryEdgeLetGoOfIt(t *testing.T) {
 			t.Errorf("the label is issued again: %v", err)
 		}
 		c.must(claim("beta", "lb"))
+	})
+}
+
+func TestANameIsHeldUntilANewIncarnationHasHeads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.report("n1")
+		c.must(command.HostRetire{Name: shop, Tenant: "acme"})
+		c.lead(c.deletions())
+		if !c.deleting() {
+			t.Fatal("the name is free while an edge may have it")
+		}
+		c.lead(c.heads())
+		if !c.deleting() {
+			t.Fatal("the name is free before the edge has what is new")
+		}
+		c.report("n1", fleet.HeadKinds...)
+		if c.deleting() {
+			t.Error("the edge has not the host, and its name is not free")
+		}
 	})
 }
 

@@ -32,6 +32,7 @@ type Library interface {
 // Serve answers nodes until ctx ends: polls and blobs from the library, and hands each report to report.
 func (b *Bus) Serve(ctx context.Context, lib Library, report func(fleet.Report)) error {
 	var subs []*nats.Subscription
+	waiting := make(chan struct{}, passed)
 	defer func() {
 		for _, s := range subs {
 			_ = s.Unsubscribe()
@@ -39,7 +40,7 @@ func (b *Bus) Serve(ctx context.Context, lib Library, report func(fleet.Report))
 	}()
 	for subj, h := range map[string]nats.MsgHandler{
 		"poll.*": func(m *nats.Msg) { b.poll(m, lib) },
-		"blob.*": func(m *nats.Msg) { blob(m, lib) },
+		"blob.*": func(m *nats.Msg) { b.blob(ctx, m, lib, waiting) },
 	} {
 		s, err := b.conn.QueueSubscribe(subj, memberQueue, h)
 		if err != nil {
@@ -47,12 +48,17 @@ func (b *Bus) Serve(ctx context.Context, lib Library, report func(fleet.Report))
 		}
 		subs = append(subs, s)
 	}
-	// Every member hears every report, so that whoever leads knows who is alive.
-	s, err := b.conn.Subscribe("st.*", func(m *nats.Msg) { b.report(m, "st.", report) })
-	if err != nil {
-		return err
+	for subj, h := range map[string]nats.MsgHandler{
+		// Every member hears every report, so that whoever leads knows who is alive.
+		"st.*":           func(m *nats.Msg) { b.report(m, "st.", report) },
+		heldPrefix + "*": func(m *nats.Msg) { held(m, lib) },
+	} {
+		s, err := b.conn.Subscribe(subj, h)
+		if err != nil {
+			return err
+		}
+		subs = append(subs, s)
 	}
-	subs = append(subs, s)
 	<-ctx.Done()
 	return nil
 }
@@ -103,29 +109,24 @@ func (b *Bus) poll(m *nats.Msg, lib Library) {
 	_ = m.Respond(data)
 }
 
-func blob(m *nats.Msg, lib Library) {
-	if !answerable(m, anyInbox) {
-		return
-	}
+// chunk is the answer to a request for a part of a blob.
+func chunk(m *nats.Msg, prefix string, lib Library) (*nats.Msg, error) {
 	var r fleet.BlobRequest
-	d := fleet.Digest("sha256:" + strings.TrimPrefix(m.Subject, "blob."))
-	err := errors.Join(d.Validate(), fleet.DecodeStrict(m.Data, &r))
-	if err != nil {
-		refuse(m, err)
-		return
+	d := fleet.Digest("sha256:" + strings.TrimPrefix(m.Subject, prefix))
+	if err := errors.Join(d.Validate(), fleet.DecodeStrict(m.Data, &r)); err != nil {
+		return nil, err
 	}
 	data, err := lib.Blob(d)
 	if err == nil && (r.Offset < 0 || r.Offset > int64(len(data))) {
 		err = fleet.Invalid("offset", "offset %d is outside of the blob of %d bytes", r.Offset, len(data))
 	}
 	if err != nil {
-		refuse(m, err)
-		return
+		return nil, err
 	}
 	reply := nats.NewMsg(m.Reply)
 	reply.Header.Set(fleet.BlobSizeHeader, strconv.Itoa(len(data)))
 	reply.Data = data[r.Offset:min(int64(len(data)), r.Offset+fleet.BlobChunkBytes)]
-	_ = m.RespondMsg(reply)
+	return reply, nil
 }
 
 func refuse(m *nats.Msg, err error) {

@@ -271,3 +271,40 @@ func TestServeEndsWithItsContextAndAnswersNoMore(t *testing.T) {
 		t.Errorf("a closed bus is ready: %v", err)
 	}
 }
+
+func TestAMemberThatDoesNotHoldABlobAsksTheOthers(t *testing.T) {
+	w := newWorld(t)
+	b1, o1 := w.open("m1")
+	b2, o2 := w.open("m2")
+	form(t, []*bus.Bus{b1, b2}, []bus.Options{o1, o2})
+	has := &library{}
+	serve(t, b1, &library{})
+	serve(t, b2, has)
+	n := w.connect(b1, "n1") // whose blobs m1 answers for, as long as it is there
+	want := make([]byte, fleet.BlobChunkBytes+7)
+	if _, err := rand.Read(want); err != nil {
+		t.Fatal(err)
+	}
+	d := has.add(want)
+	for _, offset := range []int{0, fleet.BlobChunkBytes} {
+		var got *nats.Msg
+		eventually(t, "a chunk through the member that does not hold it", func() error {
+			m, err := n.Request(fleet.BlobSubject(d), encode(t, fleet.BlobRequest{Offset: int64(offset)}), 10*time.Second)
+			if err == nil && m.Header.Get(fleet.BlobErrorHeader) != "" {
+				err = errors.New(m.Header.Get(fleet.BlobErrorHeader)) // the route is not there yet
+			}
+			got = m
+			return err
+		})
+		if size := got.Header.Get(fleet.BlobSizeHeader); size != strconv.Itoa(len(want)) || !bytes.Equal(got.Data, want[offset:min(len(want), offset+fleet.BlobChunkBytes)]) {
+			t.Errorf("at %d: %d bytes of %s", offset, len(got.Data), size)
+		}
+	}
+	if m, err := n.Request(fleet.BlobSubject(fleet.DigestOf([]byte("x"))), []byte(`{}`), 10*time.Second); err != nil || m.Header.Get(fleet.BlobErrorHeader) != "not_found" {
+		t.Errorf("a blob that nobody holds: %+v, %v", m, err)
+	}
+	if err := n.Publish("held."+d.Hex(), []byte(`{}`)); err != nil {
+		t.Fatal(err)
+	}
+	n.wantRefused("publish", "held."+d.Hex())
+}

@@ -31,8 +31,12 @@ func (s *Session) follow(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case set := <-s.heads:
-			if complete = s.apply(ctx, set); complete {
+		case <-s.mail.came:
+			complete = true
+			for _, set := range s.mail.take() {
+				complete = s.apply(ctx, set) && complete
+			}
+			if complete {
 				continue // the timer of the regular poll runs on
 			}
 		case <-timer.C:

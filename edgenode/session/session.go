@@ -111,8 +111,8 @@ type Session struct {
 	https   *httpsClient
 	members *members
 
-	// heads carries heads that members sent unasked; pollNow and beatNow ask for a poll or report at once.
-	heads            chan fleet.HeadSet
+	// mail has the heads that members sent unasked; pollNow and beatNow ask for a poll or report at once.
+	mail             *mailbox
 	pollNow, beatNow chan struct{}
 	connected        atomic.Bool
 	// answered says that the last poll was.
@@ -123,9 +123,6 @@ type Session struct {
 	polls, blobs metric.Int64Counter
 }
 
-// headQueue is how many unasked head sets wait; a poll replaces what does not fit.
-const headQueue = 16
-
 // New prepares a session; Run starts it.
 func New(o Options) (*Session, error) {
 	o = o.withDefaults()
@@ -134,7 +131,7 @@ func New(o Options) (*Session, error) {
 	}
 	s := &Session{
 		options: o, bus: o.Bus,
-		heads:   make(chan fleet.HeadSet, headQueue),
+		mail:    newMailbox(),
 		pollNow: make(chan struct{}, 1), beatNow: make(chan struct{}, 1),
 		polls: o.Telemetry.Counter("edgefleet_node_polls_total"), blobs: o.Telemetry.Counter("edgefleet_node_blobs_total"),
 	}
@@ -209,11 +206,7 @@ func (s *Session) receive(ctx context.Context, subject string, body []byte) {
 		log.WarnContext(ctx, "head message is malformed", "subject", subject, "err", err)
 		return
 	}
-	select {
-	case s.heads <- set:
-	default:
-		nudge(s.pollNow)
-	}
+	s.mail.put(subject, set)
 }
 
 func nudge(c chan<- struct{}) {

@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/edgefleet/edgefleet/edgenode/config"
 	"github.com/edgefleet/edgefleet/edgenode/session"
 	"github.com/edgefleet/edgefleet/fleet"
@@ -86,14 +88,21 @@ func (b *fakeBus) seen() (polls []time.Time, beats []fleet.Report) {
 
 // fakeStore answers heads as told.
 type fakeStore struct {
+	// busy is how long a head takes.
+	busy time.Duration
+
 	mu      sync.Mutex
 	pending bool
 	applied int
+	// sizes are how many heads the sets had that were offered.
+	sizes   []int
 	reports []fleet.HeadReport
 }
 
 func (s *fakeStore) Apply(_ context.Context, set fleet.HeadSet, _ config.Fetch) []fleet.HeadReport {
+	time.Sleep(s.busy)
 	s.mu.Lock()
+	s.sizes = append(s.sizes, len(set.Heads))
 	defer s.mu.Unlock()
 	if s.pending {
 		return nil
@@ -216,6 +225,36 @@ func TestAHeadThatCannotBeLoadedYetIsAskedForSoonAndThenLessOften(t *testing.T) 
 		time.Sleep(20 * time.Second)
 		if again, _ := b.seen(); len(again)-len(settled) > 1 {
 			t.Errorf("%d polls in 20 s although everything is applied", len(again)-len(settled))
+		}
+	})
+}
+
+func TestOfHeadsThatComeFasterThanTheyAreAppliedTheNewestIsNext(t *testing.T) {
+	change := func(o *session.Options) { o.PollInterval = 10 * time.Minute }
+	inBubble(t, change, func(t *testing.T, _ *session.Session, b *fakeBus, st *fakeStore) {
+		send := func(subject string, heads int) {
+			body, err := json.Marshal(fleet.HeadSet{Heads: make([]fleet.SignedHead, heads)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.handlers.Message(subject, body)
+		}
+		time.Sleep(time.Second) // the first poll is over
+		st.mu.Lock()
+		st.busy, st.sizes = time.Second, nil
+		st.mu.Unlock()
+		for n := 1; n <= 100; n++ {
+			send(group.HeadSubject(), n)
+			if n == 1 || n == 50 {
+				send(node.HeadSubject(), 1000+n)
+			}
+			synctest.Wait()
+		}
+		time.Sleep(10 * time.Second)
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		if d := cmp.Diff([]int{1, 100, 1050}, st.sizes); d != "" {
+			t.Error(d)
 		}
 	})
 }

@@ -37,7 +37,7 @@ type Options struct {
 	Only []string
 	// Keep leaves the directory behind.
 	Keep bool
-	// Profile is a directory for CPU profiles of the members under load; empty takes none.
+	// Profile is a directory for CPU profiles of members and nodes under load; empty takes none.
 	Profile string
 	// Progress takes lines for people.
 	Progress io.Writer

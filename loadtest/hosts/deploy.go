@@ -70,8 +70,9 @@ func (r *run) deployed(ctx context.Context, w *world, all []*simulated, n int) (
 			return nil, err
 		}
 	}
+	profiled := r.env.TakeProfiles(ctx, "deploy", profileTime, w.members.All, nil)
 	seen, err := watchTables(ctx, all, cs)
-	if err != nil {
+	if err := errors.Join(err, profiled()); err != nil {
 		return nil, err
 	}
 	var took harness.Samples

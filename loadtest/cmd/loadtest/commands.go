@@ -115,7 +115,7 @@ func run() *cobra.Command {
 	f.StringVar(&o.Dir, "dir", "", "where data is kept while the scenario runs (default: the system's temporary directory)")
 	f.StringVar(&o.Binaries, "binaries", "", "directory of the programs (default: that of this one)")
 	f.BoolVar(&o.Keep, "keep", false, "leave data and logs behind")
-	f.StringVar(&o.Profile, "profile", "", "write CPU profiles of the members under load to this directory")
+	f.StringVar(&o.Profile, "profile", "", "write CPU profiles of members and nodes under load to this directory")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp)) // fails for an unknown flag only
 	return cmd
 }

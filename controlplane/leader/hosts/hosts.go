@@ -65,7 +65,7 @@ type Options struct {
 	// Handshake verifies by TLS handshakes that the edges show the certificate with that key for host; see NewHandshake.
 	Handshake func(ctx context.Context, host fleet.HostName, spki string, edges []netip.Addr) error
 	Telemetry *observability.Telemetry
-	// Workers bounds the orders at the CA at one time; 32 by default, since an order mostly waits for the CA.
+	// Workers bounds the orders at the CA at one time; 128 by default, since an order mostly waits for the CA.
 	Workers int
 	// Lookups bounds the DNS checks and handshakes at one time; 64 by default.
 	Lookups int
@@ -89,7 +89,7 @@ func (o *Options) validate() error {
 		known[ca.Directory] = true
 	}
 	if o.Workers == 0 {
-		o.Workers = 32
+		o.Workers = 128
 	}
 	if o.Lookups == 0 {
 		o.Lookups = 64

@@ -2,9 +2,11 @@ package mask
 
 import (
 	"encoding/base64"
+	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/fleet/request"
 )
 
@@ -22,7 +24,7 @@ const (
 
 // Apply collects the sensitive values of r.
 func (s *Set) Apply(r *request.Request) *Masker {
-	m := &Masker{set: s, whole: map[string]bool{}}
+	m := &Masker{set: s, whole: map[string]bool{}, by: map[string]string{}}
 	if s == nil {
 		return m
 	}
@@ -31,21 +33,19 @@ func (s *Set) Apply(r *request.Request) *Masker {
 			m.broken = append(m.broken, p.Point)
 		}
 	}
-	secrets, hidden := map[string]bool{}, map[string]bool{}
-	for _, v := range r.All() {
-		m.files = m.files || len(v.Point) > 1 && v.Point[1][0] == "multipart"
-		if p := s.at(v.Point); p != nil {
-			if name := request.PointString(p); !hidden[name] {
-				hidden[name] = true
-				m.hidden = append(m.hidden, p)
-			}
-			collect(secrets, v)
-			continue
+	rules := s.active(r)
+	for _, c := range rules {
+		switch {
+		case c.pattern == nil && c.name != "":
+			m.named = append(m.named, c)
+		case c.pattern != nil && c.name == "" && len(c.point) == 0:
+			m.patterns = append(m.patterns, c.pattern)
 		}
-		// A referer holds a query, a text holds a form: what such names are given there is sensitive too.
-		for _, found := range s.assigned(v.Raw) {
-			secrets[found] = true
-		}
+	}
+	secrets := map[string]bool{}
+	m.collectNamed(r, secrets)
+	for _, c := range rules {
+		m.collectRule(r, c, secrets)
 	}
 	if user := userinfo(r.Input().URI); user != "" {
 		secrets[user] = true
@@ -57,8 +57,68 @@ func (s *Set) Apply(r *request.Request) *Masker {
 	return m
 }
 
-// collect adds what in v is secret: the value as sent and decoded, and the credentials of an Authorization header.
+// collectNamed collects what has a sensitive name, at its point or in a text.
+func (m *Masker) collectNamed(r *request.Request, secrets map[string]bool) {
+	for _, v := range r.All() {
+		m.files = m.files || len(v.Point) > 1 && slices.ContainsFunc(v.Point[1:], func(e []string) bool { return e[0] == "multipart" })
+		if p, by := m.at(v.Point); p != nil {
+			m.hide(p, by)
+			collect(secrets, v)
+			continue
+		}
+		// A referer holds a query, a text holds a form: what such names are given there is sensitive too.
+		for _, found := range m.assigned(v.Raw) {
+			secrets[found] = true
+		}
+	}
+}
+
+// collectRule collects what a customer's rule hides.
+func (m *Masker) collectRule(r *request.Request, c rule, secrets map[string]bool) {
+	for _, v := range c.values(r) {
+		if c.pattern == nil {
+			if c.name == "" { // otherwise it is hidden at its name already
+				m.hide(v.Point, string(c.id))
+				collect(secrets, v)
+			}
+			continue
+		}
+		for _, text := range []string{v.Value, v.Raw} {
+			for _, found := range c.pattern.FindAllString(text, maxSecrets+1) {
+				secrets[found] = true
+				if len(found) < minSecret { // it is too short to be looked for
+					m.hide(v.Point, string(c.id))
+				} else {
+					m.touch(v.Point, string(c.id))
+				}
+			}
+		}
+	}
+}
+
+func (m *Masker) hide(p fleet.Point, by string) {
+	if key := "h" + request.PointString(p); m.by[key] == "" {
+		m.by[key], m.by[request.PointString(p)] = by, by
+		m.hidden = append(m.hidden, p)
+	}
+}
+
+func (m *Masker) touch(p fleet.Point, by string) {
+	if key := "t" + request.PointString(p); m.by[key] == "" {
+		m.by[key] = by
+		if m.by[request.PointString(p)] == "" {
+			m.by[request.PointString(p)] = by
+		}
+		m.touched = append(m.touched, p)
+	}
+}
+
+// collect adds what in v is secret: the value as sent and decoded, and the credentials of an Authorization header. The
+// header of a token, and the words of JSON, are the same everywhere.
 func collect(secrets map[string]bool, v request.Value) {
+	if slices.ContainsFunc(v.Point, func(e []string) bool { return len(e) == 2 && e[1] == "jwt_header" }) || v.Raw == "true" || v.Raw == "false" || v.Raw == "null" {
+		return
+	}
 	for _, s := range []string{v.Raw, v.Value} {
 		secrets[s] = true
 		secrets[strings.TrimSpace(s)] = true
@@ -113,6 +173,24 @@ func (m *Masker) learn(secrets map[string]bool) {
 	}
 	slices.Sort(m.secrets)
 	slices.Sort(m.variants)
+}
+
+// hidePatterns hides what the customer's patterns match anywhere.
+func (m *Masker) hidePatterns(v string) string {
+	for _, re := range m.patterns {
+		v = hideMatches(re, v)
+	}
+	return v
+}
+
+func hideMatches(re *regexp.Regexp, v string) string {
+	var spans []span
+	for _, at := range re.FindAllStringIndex(v, -1) {
+		if v[at[0]:at[1]] != Hidden && at[1] > at[0] {
+			spans = append(spans, span{at[0], at[1]})
+		}
+	}
+	return replaceRanges(v, spans)
 }
 
 // userinfo is user:password of an absolute request target.

@@ -6,9 +6,9 @@ import (
 	"html"
 	"net/url"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // encodings returns s as clients and servers write it. Case does not matter, except that it goes into base64.
@@ -42,76 +42,42 @@ func base64Cores(s string) []string {
 	return out
 }
 
-const (
-	// decodeRounds bounds the nesting of encodings that are looked through, maxForms the readings of one text.
-	decodeRounds = 3
-	maxForms     = 16
-)
-
-// leaks looks for secrets, card numbers and addresses in out and in what it means after decoding, in any order of
-// encodings. A text with too many readings counts as one that leaks.
-func (m *Masker) leaks(out string) bool {
-	if m.contains(out) {
-		return true
-	}
-	forms := []string{out}
-	for range decodeRounds {
-		var next []string
-		for _, form := range forms {
-			for _, step := range []func(string) string{decode, unescapeJSON, html.UnescapeString, plusToSpace} {
-				plain := step(form)
-				if plain == form || slices.Contains(next, plain) {
-					continue
-				}
-				if m.contains(plain) || hideCards(plain) != plain || hideEmails(plain) != plain {
-					return true
-				}
-				next = append(next, plain)
-			}
-		}
-		if len(next) > maxForms {
-			return true
-		}
-		forms = next
-	}
-	return false
-}
-
-func (m *Masker) contains(s string) bool {
-	s = fold(s)
-	for _, secret := range m.secrets {
-		if strings.Contains(s, secret) {
-			return true
-		}
-	}
-	return false
-}
-
 func plusToSpace(s string) string { return strings.ReplaceAll(s, "+", " ") }
 
-var percentByte = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
+var percentByte = regexp.MustCompile(`%(?:u[0-9A-Fa-f]{4}|[0-9A-Fa-f]{2})`)
 
-// decode removes percent-encoding and leaves what is not valid as it is.
+// decode removes percent-encoding, also that of IIS (%u0041), and leaves what is not valid as it is.
 func decode(s string) string {
 	if !strings.Contains(s, "%") {
 		return s
 	}
 	return percentByte.ReplaceAllStringFunc(s, func(e string) string {
-		n, err := strconv.ParseUint(e[1:], 16, 8)
-		if err != nil {
+		n, err := strconv.ParseUint(strings.TrimPrefix(e[1:], "u"), 16, 16)
+		switch {
+		case err != nil:
 			return e
+		case e[1] == 'u':
+			return string(rune(n))
 		}
 		return string([]byte{byte(n)})
 	})
 }
 
-var jsonEscape = regexp.MustCompile(`(?:\\u[0-9A-Fa-f]{4})+|\\["\\/bfnrt]`)
+// jsonEscape are the escapes of JSON, and those that JavaScript has besides.
+var jsonEscape = regexp.MustCompile(`(?:\\u[0-9A-Fa-f]{4})+|\\["\\/bfnrt]|\\x[0-9A-Fa-f]{2}|\\u\{[0-9A-Fa-f]{1,6}\}`)
 
 func unescapeJSON(s string) string {
 	if !strings.Contains(s, `\`) {
 		return s
 	}
 	return jsonEscape.ReplaceAllStringFunc(s, func(e string) string {
+		if strings.HasPrefix(e, `\x`) || strings.HasPrefix(e, `\u{`) {
+			n, err := strconv.ParseUint(strings.Trim(e[2:], "{}"), 16, 32)
+			if err != nil || n > unicode.MaxRune {
+				return e
+			}
+			return string(rune(n))
+		}
 		var plain string
 		if err := json.Unmarshal([]byte(`"`+e+`"`), &plain); err != nil {
 			return e

@@ -1,11 +1,14 @@
 // Package mask hides the sensitive values of a request in everything that leaves the request path.
 //
-// It owns which names are sensitive and how their values are found again: at their own point, and wherever the same
-// value occurs once more (a path, a referer, an error text), in the encodings that clients use. It does not change the
-// request, which the origin receives as it was sent. It fails closed: what could not be parsed is hidden as a whole, and
-// a nil Set, which stands for masks that could not be loaded, hides everything, so that only metadata leaves.
+// It owns which values are sensitive: by the names of a default pack, and by the customer's rules of kind sensitive_data,
+// which have a point, a name in any place, or a pattern. And it owns how their values are found again: at their own point,
+// and wherever the same value occurs once more (a path, a referer, an error text), in the encodings that clients use and
+// in any order of them: percent, HTML and JSON escapes, base64 at any offset, gzip, tokens. It does not change the
+// request, which the origin receives as it was sent. It fails closed: what could not be parsed is hidden as a whole, and a
+// nil Set, which stands for masks that could not be loaded, hides everything, so that only metadata leaves.
 //
-// A value shorter than four bytes is hidden at its own point only, because it would be found by chance everywhere.
+// A value shorter than four bytes is hidden at its own point, in the path and in the query only, because it would be
+// found by chance everywhere.
 package mask
 
 import (
@@ -18,10 +21,12 @@ import (
 // Hidden stands for a value, or a part of one, that was masked.
 const Hidden = "*"
 
-// Set says which names are sensitive. It is immutable and safe for concurrent use; a nil Set masks everything.
+// Set says what is sensitive: names, and what a customer's rules say. It is immutable and safe for concurrent use; a nil Set masks everything.
 type Set struct {
 	// within are looked for anywhere in a name without its punctuation, words in full between punctuation.
 	within, words []string
+	// rules are the customer's.
+	rules []rule
 }
 
 // Default is the built-in pack. Names are compared without case, and without - and _ (and what else separates words).

@@ -49,14 +49,14 @@ func replaceRanges(v string, spans []span) string {
 // assigned name= and "name": in any text, and what may follow. The value is matched for sensitive names only, so that
 // the search stays linear.
 var (
-	assignedName  = regexp.MustCompile(`(?i)[a-z0-9_.\[\]\-]{2,64}(?:\\?["'])?\s*(?:=|:|%3d|%3a)\s*`)
+	assignedName  = regexp.MustCompile(`(?i)[a-z0-9_.\[\]\-]{1,64}(?:\\?["'])?\s*(?:=|:|%3d|%3a)\s*`)
 	assignedValue = regexp.MustCompile(`(?i)^(?:(?:bearer|basic|digest|negotiate|token)\s+)?(?:\\?"(?:[^"\\]|\\[^"])*(?:\\?"|$)|'[^']*'?|[^&;,\s"'<>]+)`)
 )
 
 // assigned returns the values that v gives to sensitive names.
-func (s *Set) assigned(v string) []string {
+func (m *Masker) assigned(v string) []string {
 	var found []string
-	for _, at := range s.assignments(v) {
+	for _, at := range m.assignments(v) {
 		value := strings.Trim(v[at.start:at.end], `\"'`)
 		found = append(found, value, decode(value))
 		if len(found) > maxSecrets {
@@ -67,7 +67,7 @@ func (s *Set) assigned(v string) []string {
 }
 
 // assignments returns where the values are that v gives to sensitive names.
-func (s *Set) assignments(v string) []span {
+func (m *Masker) assignments(v string) []span {
 	if !strings.ContainsAny(v, "=:%") {
 		return nil
 	}
@@ -79,7 +79,7 @@ func (s *Set) assignments(v string) []span {
 		}
 		name := v[from+at[0] : from+at[1]]
 		from += at[1]
-		if !s.sensitive(name) {
+		if !m.sensitive(name) {
 			continue
 		}
 		if value := assignedValue.FindStringIndex(v[from:]); value != nil {
@@ -91,7 +91,7 @@ func (s *Set) assignments(v string) []span {
 }
 
 // hideAssigned hides the values that v gives to sensitive names.
-func (s *Set) hideAssigned(v string) string { return replaceRanges(v, s.assignments(v)) }
+func (m *Masker) hideAssigned(v string) string { return replaceRanges(v, m.assignments(v)) }
 
 var email = regexp.MustCompile(`(?i)[a-z0-9._%+\-]+(?:@|%40)[a-z0-9\-]+(?:\.[a-z0-9\-]+)+`)
 

@@ -33,6 +33,8 @@ type element struct {
 var elements = map[string]element{
 	"uri": {}, "path": {arg: argOptionalIndex}, "action_name": {}, "action_ext": {},
 	"get": {arg: argName}, "header": {arg: argName}, "post": {},
+	// any is a name in any place, and a whole point.
+	"any":             {arg: argName},
 	"form_urlencoded": {arg: argName, after: []string{"*"}},
 	"multipart":       {arg: argName, after: []string{"post", "gzip"}},
 	"file_name":       {after: []string{"multipart", "array"}},
@@ -79,6 +81,8 @@ func ValidatePoint(p fleet.Point) error {
 		switch {
 		case !known:
 			return fleet.Invalid("point", "%q is not an element of a point: use one of %s", e[0], strings.Join(elementNames(), ", "))
+		case name == "any" && (len(p) > 1 || wildcard != ""):
+			return fleet.Invalid("point", `"any" is a name in any place, and a whole point: write [["any","NAME"]]`)
 		case wildcard == "_name" && i != len(p)-1:
 			return fleet.Invalid("point", "%q stands for a name, so it must be the last element", e[0])
 		case kind.after == nil && i > 0:
@@ -155,6 +159,20 @@ func Canonical(p fleet.Point) fleet.Point {
 		out[i] = e
 	}
 	return out
+}
+
+// IsName says that p stands for names, not for their values.
+func IsName(p fleet.Point) bool {
+	if len(p) == 0 || len(p[len(p)-1]) == 0 {
+		return false
+	}
+	_, wildcard := elementName(p[len(p)-1][0])
+	return wildcard == "_name"
+}
+
+// Covers reports whether p is at or below pattern, which may have elements such as get_all.
+func Covers(pattern, p fleet.Point) bool {
+	return len(p) >= len(pattern) && matches(pattern, p[:len(pattern)])
 }
 
 // PointString is the short form of p for people and events, such as get.q or header.COOKIE.cookie.SID.

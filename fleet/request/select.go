@@ -49,12 +49,16 @@ func (r *Request) Under(p fleet.Point) []Value {
 func (r *Request) under(p fleet.Point) []Value {
 	var found []Value
 	for i, v := range r.values {
-		plain := r.plain[i]
-		if len(v.Point) >= len(p) && matches(p, v.Point[:len(p)]) || len(plain) >= len(p) && matches(p, plain[:len(p)]) {
+		if p[0][0] == "any" && anyName(p, v) || Covers(p, v.Point) || Covers(p, r.plain[i]) {
 			found = append(found, v)
 		}
 	}
 	return found
+}
+
+// anyName says that v is at the name of the point any. Names of headers have no case, so others have none here either.
+func anyName(p fleet.Point, v Value) bool {
+	return v.Name != "" && strings.EqualFold(strings.TrimPrefix(v.Name, "@"), p[0][1])
 }
 
 // demand parses the values on the way to p in the formats that p names, where they were not parsed so yet. It returns
@@ -97,7 +101,7 @@ func (r *Request) find(p fleet.Point) []Value {
 	}
 	var found []Value
 	for i, v := range r.values {
-		if matches(p, v.Point) || matches(p, r.plain[i]) {
+		if p[0][0] == "any" && anyName(p, v) || matches(p, v.Point) || matches(p, r.plain[i]) {
 			found = append(found, v)
 		}
 	}

@@ -14,6 +14,8 @@ func (a *API) registerEvents() {
 	handle(a, op("event-list", http.MethodGet, "/v1/tenants/{tenant}/events", "A tenant's attack events, newest first, from this member's store", tenantOwn, fleet.PermEventsRead, fleet.DutyConsole).locally(), a.eventList)
 	handle(a, op("event-show", http.MethodGet, "/v1/tenants/{tenant}/events/{event}", "One attack event", tenantOwn, fleet.PermEventsRead, fleet.DutyConsole).locally(), a.eventShow)
 	a.registerTail()
+	a.registerAttacks()
+	a.registerEventQueries()
 }
 
 // EventQuery selects events.
@@ -24,6 +26,7 @@ type EventQuery struct {
 	Status string    `query:"status" enum:"blocked,monitored" doc:"only these"`
 	Since  time.Time `query:"since" doc:"not before"`
 	Until  time.Time `query:"until" doc:"before"`
+	Attack string    `query:"attack" maxLength:"64" doc:"only hits of this attack"`
 	Cursor string    `query:"cursor" maxLength:"512" doc:"next of the page before"`
 	Limit  int       `query:"limit" minimum:"1" maximum:"100" default:"50" doc:"events a page"`
 }
@@ -31,7 +34,7 @@ type EventQuery struct {
 func (a *API) eventList(ctx context.Context, in *EventQuery) (*Body[client.Page[fleet.Event]], error) {
 	p, err := a.o.Events.Query(ctx, events.Query{
 		Tenant: in.tenant(), Host: fleet.HostName(in.Host), Type: fleet.AttackType(in.Type), Status: fleet.BlockStatus(in.Status),
-		Since: in.Since, Until: in.Until, Cursor: in.Cursor, Limit: in.Limit,
+		Since: in.Since, Until: in.Until, Attack: fleet.AttackID(in.Attack), Cursor: in.Cursor, Limit: in.Limit,
 	})
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 
 	"github.com/edgefleet/edgefleet/fleet"
 )
@@ -35,7 +36,12 @@ type (
 
 // Download writes the answer of a GET to w as it arrives, without a limit of time or size.
 func (c *Client) Download(ctx context.Context, path string, w io.Writer) error {
-	res, err := c.send(ctx, c.stream, newRequest(http.MethodGet, path, nil, nil, nil))
+	return c.Fetch(ctx, path, nil, w)
+}
+
+// Fetch is Download with a query.
+func (c *Client) Fetch(ctx context.Context, path string, query url.Values, w io.Writer) error {
+	res, err := c.send(ctx, c.stream, newRequest(http.MethodGet, path, query, nil, nil))
 	if err != nil {
 		return err
 	}

@@ -33,4 +33,6 @@ type shard struct {
 const (
 	firstDay = ""
 	lastDay  = "9999"
+	// allDays is the name of a shard that is not of one day.
+	allDays = "all days"
 )

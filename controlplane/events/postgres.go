@@ -35,6 +35,8 @@ const (
 	// The keys of the locks with which members keep out of each other's way; they are arbitrary.
 	lockSchema = "SELECT pg_advisory_xact_lock(7236001)"
 	lockMarks  = "SELECT pg_advisory_xact_lock(7236002)"
+	// lockAttacks comes after the events are inserted, so that who has it waits for nobody.
+	lockAttacks = "SELECT pg_advisory_xact_lock(7236003)"
 )
 
 // postgres is the engine that all members share: one table with a partition for each UTC day of event time.
@@ -160,7 +162,12 @@ func (e *postgres) put(ctx context.Context, evs []fleet.Event) ([]fleet.Event, e
 		return nil, err
 	}
 	defer func() { _ = tx.Rollback() }() // does nothing after Commit
-	added, err := insertRows(ctx, tx, rows)
+	fresh, err := insertRows(ctx, tx, rows)
+	if err == nil && len(fresh) > 0 {
+		if _, err = tx.ExecContext(ctx, lockAttacks); err == nil {
+			err = fold(ctx, tx, fresh)
+		}
+	}
 	if err == nil {
 		err = tx.Commit()
 	}
@@ -168,17 +175,11 @@ func (e *postgres) put(ctx context.Context, evs []fleet.Event) ([]fleet.Event, e
 		e.forget(err)
 		return nil, err
 	}
-	var fresh []fleet.Event
-	for _, r := range rows {
-		if added[r.texts[0]] {
-			fresh = append(fresh, r.ev)
-		}
-	}
 	return fresh, nil
 }
 
-// insertRows adds rows and returns the ids of those that were not there.
-func insertRows(ctx context.Context, tx *sql.Tx, rows []row) (added map[string]bool, err error) {
+// insertRows adds rows and returns the events that were not there.
+func insertRows(ctx context.Context, tx *sql.Tx, rows []row) (fresh []fleet.Event, err error) {
 	texts := make([][]string, len(textColumns))
 	times, statuses, bodies := make([]int64, len(rows)), make([]int64, len(rows)), make([][]byte, len(rows))
 	for i, r := range rows {
@@ -196,7 +197,7 @@ func insertRows(ctx context.Context, tx *sql.Tx, rows []row) (added map[string]b
 		return nil, err
 	}
 	defer func() { _ = got.Close() }()
-	added = map[string]bool{}
+	added := map[string]bool{}
 	for got.Next() {
 		var id string
 		if err := got.Scan(&id); err != nil {
@@ -204,7 +205,12 @@ func insertRows(ctx context.Context, tx *sql.Tx, rows []row) (added map[string]b
 		}
 		added[id] = true
 	}
-	return added, got.Err()
+	for _, r := range rows {
+		if added[r.texts[0]] {
+			fresh = append(fresh, r.ev)
+		}
+	}
+	return fresh, got.Err()
 }
 
 // partition makes the partition of the day of at, unless it is known to be there.
@@ -255,7 +261,7 @@ func (e *postgres) locked(ctx context.Context, statements ...string) error {
 }
 
 func (e *postgres) shards(string, string) (list []shard, release func()) {
-	return []shard{{"all days", e.db}}, func() {}
+	return []shard{{allDays, e.db}}, func() {}
 }
 
 // prune drops partitions.
@@ -283,6 +289,9 @@ func (e *postgres) prune(ctx context.Context, oldest string) error {
 		if err := e.locked(ctx, "DROP TABLE IF EXISTS "+name); err != nil {
 			return fmt.Errorf("drop partition %s: %w", name, err)
 		}
+	}
+	if _, err := e.db.ExecContext(ctx, `DELETE FROM attacks WHERE day < $1`, oldest); err != nil {
+		return fmt.Errorf("delete old attacks: %w", err)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

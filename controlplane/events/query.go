@@ -30,6 +30,8 @@ type Query struct {
 	Status fleet.BlockStatus
 	// Since is the earliest event time, Until the first one too late.
 	Since, Until time.Time
+	// Attack selects the hits of one attack.
+	Attack fleet.AttackID
 	// Cursor is Page.Next of the page before; the other fields must be the same.
 	Cursor string
 	// Limit bounds the page; DefaultLimit if 0, at most MaxLimit.
@@ -69,21 +71,36 @@ func (q Query) validate() (Query, cursor, error) {
 	return q, c, err
 }
 
-func encodeCursor(c cursor) (string, error) {
-	b, err := json.Marshal(c)
+func encodeCursor(c cursor) (string, error) { return writeCursor(c) }
+
+func decodeCursor(s string) (cursor, error) {
+	c, err := readCursor[cursor](s)
+	if err == nil && s != "" && (c.Time < 0 || c.ID == "") {
+		err = errCursor()
+	}
+	return c, err
+}
+
+func errCursor() error {
+	return fleet.Invalid("cursor", "not a cursor of this query: use next of the page before, or leave it out")
+}
+
+// writeCursor makes an opaque cursor of the place where a page ended.
+func writeCursor(place any) (string, error) {
+	b, err := json.Marshal(place)
 	return base64.RawURLEncoding.EncodeToString(b), err
 }
 
-func decodeCursor(s string) (cursor, error) {
+// readCursor reads what writeCursor made; an empty cursor is the zero place.
+func readCursor[T any](s string) (place T, err error) {
 	if s == "" {
-		return cursor{}, nil
+		return place, nil
 	}
-	var c cursor
 	b, err := base64.RawURLEncoding.DecodeString(s)
-	if len(s) > 512 || err != nil || fleet.DecodeStrict(b, &c) != nil || c.Time < 0 || c.ID == "" {
-		return cursor{}, fleet.Invalid("cursor", "not a cursor of this query: use next of the page before, or leave it out")
+	if len(s) > 512 || err != nil || fleet.DecodeStrict(b, &place) != nil {
+		return *new(T), errCursor()
 	}
-	return c, nil
+	return place, nil
 }
 
 // Query returns the page of events that q selects.
@@ -95,6 +112,10 @@ func (s *Store) Query(ctx context.Context, q Query) (Page, error) {
 	if err := s.engine.ready(ctx); err != nil {
 		return Page{}, fmt.Errorf("query events: %w", err)
 	}
+	hits, err := s.hitsOf(ctx, &q)
+	if err != nil {
+		return Page{}, err
+	}
 	shards, release := s.engine.shards(q.days(c))
 	defer release()
 	if !q.Ascending {
@@ -103,7 +124,7 @@ func (s *Store) Query(ctx context.Context, q Query) (Page, error) {
 	page := Page{Events: []fleet.Event{}}
 	for _, sh := range shards {
 		// One more than the page holds shows whether there is another page.
-		evs, err := sh.query(ctx, q, c, q.Limit+1-len(page.Events))
+		evs, err := sh.query(ctx, q, hits, c, q.Limit+1-len(page.Events))
 		if err != nil {
 			return Page{}, fmt.Errorf("query events of %s: %w", sh.name, s.engine.fail(err))
 		}
@@ -116,6 +137,25 @@ func (s *Store) Query(ctx context.Context, q Query) (Page, error) {
 		return page, err
 	}
 	return page, nil
+}
+
+// hitsOf is the attack whose hits q selects, if it does; its tenant and days are those of q then.
+func (s *Store) hitsOf(ctx context.Context, q *Query) (*fleet.Attack, error) {
+	if q.Attack == "" {
+		return nil, nil
+	}
+	a, err := s.Attack(ctx, q.Tenant, q.Attack)
+	if err != nil {
+		return nil, err
+	}
+	q.Tenant = a.Tenant
+	if a.First.After(q.Since) {
+		q.Since = a.First
+	}
+	if end := a.Last.Add(time.Nanosecond); q.Until.IsZero() || end.Before(q.Until) {
+		q.Until = end
+	}
+	return &a, nil
 }
 
 // days are those that may hold events of q after the cursor.
@@ -176,8 +216,12 @@ func (q Query) filter() (c clauses) {
 	return c
 }
 
-func (sh shard) query(ctx context.Context, q Query, c cursor, limit int) ([]fleet.Event, error) {
+func (sh shard) query(ctx context.Context, q Query, hits *fleet.Attack, c cursor, limit int) ([]fleet.Event, error) {
 	w, direction := q.filter(), "DESC"
+	if hits != nil {
+		w.add(true, "host = ? AND type = ? AND parameter = ? AND time >= ? AND time <= ?",
+			columnText(string(hits.Host)), columnText(string(hits.Type)), columnText(hits.Parameter), hits.First.UnixNano(), hits.Last.UnixNano())
+	}
 	if q.Ascending {
 		direction = "ASC"
 	}

@@ -23,7 +23,7 @@ import (
 const daySuffix = ".events.db"
 
 // daySchema keeps an event as its JSON, with what queries filter and sort by beside it. Each index serves one kind of
-// query: a tenant's, an operator's, a host's.
+// query: a tenant's, an operator's, a host's. Attacks are those of the day alone.
 const daySchema = `
 CREATE TABLE IF NOT EXISTS events (
 	id              TEXT NOT NULL UNIQUE,
@@ -45,6 +45,20 @@ CREATE TABLE IF NOT EXISTS events (
 CREATE INDEX IF NOT EXISTS events_tenant ON events (tenant, time, id);
 CREATE INDEX IF NOT EXISTS events_time ON events (time, id);
 CREATE INDEX IF NOT EXISTS events_host ON events (host, time, id);
+CREATE TABLE IF NOT EXISTS attacks (
+	grp       TEXT NOT NULL,
+	day       TEXT NOT NULL,
+	first     INTEGER NOT NULL,
+	last      INTEGER NOT NULL,
+	tenant    TEXT NOT NULL,
+	host      TEXT NOT NULL,
+	type      TEXT NOT NULL,
+	parameter TEXT NOT NULL,
+	hits      INTEGER NOT NULL,
+	blocked   INTEGER NOT NULL,
+	PRIMARY KEY (grp, first)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS attacks_tenant ON attacks (tenant, last, grp);
 `
 
 // sqlite is the engine of a member of its own: a file for each UTC day of event time.
@@ -237,6 +251,9 @@ func (d *day) put(ctx context.Context, evs []fleet.Event) (added []fleet.Event, 
 		} else if n > 0 {
 			added = append(added, ev)
 		}
+	}
+	if err := fold(ctx, tx, added); err != nil {
+		return nil, err
 	}
 	if err := tx.Commit(); err != nil {
 		return nil, err

@@ -22,6 +22,9 @@ type Store interface {
 	Put(ctx context.Context, evs []fleet.Event) error
 	Query(ctx context.Context, q events.Query) (events.Page, error)
 	Get(ctx context.Context, tenant fleet.TenantID, id fleet.EventID) (fleet.Event, error)
+	Attacks(ctx context.Context, q events.AttackQuery) (events.AttackPage, error)
+	Aggregate(ctx context.Context, a events.Aggregation) (events.AggregatePage, error)
+	Attack(ctx context.Context, tenant fleet.TenantID, id fleet.AttackID) (fleet.Attack, error)
 	Through(ctx context.Context, node fleet.NodeID, boot string) (uint64, error)
 	Close() error
 }
@@ -58,6 +61,8 @@ func Run(t *testing.T, open Open) {
 		"everything is there after the store is opened again":    testReopen,
 		"what cannot be asked is refused with the field":         testRefusals,
 		"events that are not valid are refused":                  testInvalid,
+		"hits make the same attacks in whatever order they come": testAttacks,
+		"events are counted by what they have in common":         testAggregate,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open) })
 	}

@@ -83,7 +83,7 @@ func (a *app) root() *cobra.Command {
 	a.globalFlags(root)
 	root.AddCommand(
 		a.clusterCommand(), a.tenantCommand(), a.tokenCommand(), a.userCommand(), a.roleCommand(), a.accessCommand(), a.approvalCommand(), a.hostCommand(), a.certCommand(), a.originCommand(), a.modeCommand(), a.ruleCommand(), a.rulesetCommand(),
-		a.eventCommand(), a.nodeCommand(), a.groupCommand(), a.regionCommand(), a.dnsCommand(), a.auditCommand(), a.drillCommand(), a.contextCommand(), a.whoamiCommand(), a.versionCommand(),
+		a.eventCommand(), a.attackCommand(), a.nodeCommand(), a.groupCommand(), a.regionCommand(), a.dnsCommand(), a.auditCommand(), a.drillCommand(), a.contextCommand(), a.whoamiCommand(), a.versionCommand(),
 	)
 	return root
 }

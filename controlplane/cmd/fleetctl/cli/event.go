@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) eventCommand() *cobra.Command {
-	return group("event", "Attack events", "", a.eventList(), a.eventShow(), a.eventTail())
+	return group("event", "Attack events", "", a.eventList(), a.eventShow(), a.eventTail(), a.eventQuery(), a.eventExport())
 }
 
 func (a *app) eventList() *cobra.Command {
@@ -22,8 +22,9 @@ func (a *app) eventList() *cobra.Command {
 	}
 	f := cmd.Flags()
 	host := f.String("host", "", "only this host")
-	attack := f.String("type", "", "only this attack type")
+	kind := f.String("type", "", "only this attack type")
 	status := f.String("status", "", "blocked or monitored")
+	attack := f.String("attack", "", "only hits of this attack")
 	since := f.String("since", "", "not before: a time ago such as 1h or 7d, or a time such as 2026-11-21T14:00:00Z")
 	limit := f.Int("limit", 50, "how many at most")
 	all := f.Bool("all", false, "all of them")
@@ -32,7 +33,7 @@ func (a *app) eventList() *cobra.Command {
 	completeFlag(cmd, "status", words(fleet.Blocked, fleet.Monitored))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		q := url.Values{}
-		for name, v := range map[string]string{"host": *host, "type": *attack, "status": *status} {
+		for name, v := range map[string]string{"host": *host, "type": *kind, "status": *status, "attack": *attack} {
 			if v != "" {
 				q.Set(name, v)
 			}

@@ -51,11 +51,14 @@ type member struct {
 	trust trust
 	parts *lifecycle.Group
 
-	state  *state.Store
-	node   *consensus.Node
-	raft   proposer
-	keys   *keys.Keys
-	kek    *keyring.KEK
+	state *state.Store
+	node  *consensus.Node
+	raft  proposer
+	keys  *keys.Keys
+	kek   *keyring.KEK
+	// found is the KEK if this run began because it was found; watch knows of its provider.
+	found  *keyring.KEK
+	watch  *kekWatch
 	lib    *blobs.Library
 	bus    *bus.Bus
 	events *events.Store
@@ -80,6 +83,34 @@ type member struct {
 
 // Run runs a member until ctx ends, then hands over what it leads and stops. Logs go to log.
 func Run(ctx context.Context, c Config, log io.Writer) error {
+	return RunWith(ctx, c, c.provider(), log)
+}
+
+// RunWith is Run with a key-encryption key from elsewhere than kek_file, such as a key management service; nil: there is none.
+// A member that starts without the key, because its provider is away, stops and starts all its parts once more when it is there.
+func RunWith(ctx context.Context, c Config, p KEKProvider, log io.Writer) error {
+	return runWith(ctx, c, p, kekLook, log)
+}
+
+// runWith is RunWith with a provider that is asked as often as look says.
+func runWith(ctx context.Context, c Config, p KEKProvider, look time.Duration, log io.Writer) error {
+	w := &kekWatch{look: look}
+	if p != nil {
+		w.ask = newPatient(p, min(kekTimeout, look))
+	}
+	var kek *keyring.KEK
+	for {
+		err := runOnce(ctx, c, w, kek, log)
+		var found kekFound
+		if !errors.As(err, &found) || ctx.Err() != nil {
+			return err
+		}
+		kek = found.kek
+	}
+}
+
+// runOnce is a run of all parts.
+func runOnce(ctx context.Context, c Config, w *kekWatch, found *keyring.KEK, log io.Writer) error {
 	if err := c.checkOwner(); err != nil {
 		return err
 	}
@@ -97,7 +128,7 @@ func Run(ctx context.Context, c Config, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	m := &member{c: c, tel: tel, trust: t, state: state.New()}
+	m := &member{c: c, tel: tel, trust: t, state: state.New(), watch: w, found: found}
 	asked := ctx
 	m.parts, ctx = lifecycle.New(ctx, tel.Logger)
 	m.parts.OnStop("telemetry", tel.Shutdown)
@@ -151,6 +182,7 @@ func (m *member) start(ctx context.Context) error {
 	m.parts.Start(ctx, "leader", m.lead)
 	m.parts.Start(ctx, "leader check", m.watchLeader)
 	m.parts.Start(ctx, "certificates", m.renew)
+	m.parts.Start(ctx, "key-encryption key", m.watchKEK)
 	m.parts.OnStop("leadership", m.handOver)
 	m.tel.Health.Set("state", nil)
 	return nil
@@ -253,13 +285,9 @@ func (m *member) awaitState(ctx context.Context) error {
 }
 
 func (m *member) openKeys(ctx context.Context) error {
-	kek, err := m.c.kek()
-	if err != nil {
+	kek, err := m.loadKEK(ctx)
+	if err != nil || kek == nil {
 		return err
-	}
-	if kek == nil {
-		m.tel.Logger.WarnContext(ctx, "no key-encryption key: this member votes and serves reads, and neither issues nor seals; set kek_file", "member", m.c.Member)
-		return nil
 	}
 	kek.Use(func() string {
 		c, _ := m.state.Read().Cluster()
@@ -269,6 +297,7 @@ func (m *member) openKeys(ctx context.Context) error {
 		return err
 	}
 	m.kek = kek
+	m.watch.set(nil, true)
 	m.lib = blobs.New(m.state, m.keys)
 	return nil
 }

@@ -1,6 +1,8 @@
 package controlplane
 
 import (
+	"context"
+	"io"
 	"time"
 
 	"github.com/edgefleet/edgefleet/controlplane/client"
@@ -32,3 +34,8 @@ func ValidateDNS(d DNS) error { return d.validate() }
 
 // BudgetOf is what cert budget shows.
 func BudgetOf(s *state.Store, a ACME) client.CertBudget { return budgetOf(s.Read(), utcNow(), a) }
+
+// RunLooking is RunWith with a provider that is asked so often.
+func RunLooking(ctx context.Context, c Config, p KEKProvider, every time.Duration, log io.Writer) error {
+	return runWith(ctx, c, p, every, log)
+}

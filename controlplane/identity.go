@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/x509"
 	"encoding/json"
@@ -181,7 +182,7 @@ func (c Config) kek() (*keyring.KEK, error) {
 	if c.KEKFile == "" {
 		return nil, nil
 	}
-	k, err := keyring.LoadKEK(c.KEKFile)
+	k, err := newPatient(c.provider(), kekTimeout).load(context.Background())
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, fleet.ErrNotFound) {
 		return nil, nil
 	}

@@ -88,6 +88,9 @@ func (m *member) checkKEK(ctx context.Context) fleet.Check {
 	c := fleet.Check{Name: "key-encryption key", State: fleet.CheckOK, Detail: "opens the cluster's secrets"}
 	if m.keys == nil {
 		c.State, c.Detail = fleet.CheckFail, fmt.Sprintf("member %s has none: copy it from another member out of band and set kek_file", m.c.Member)
+		if err := m.watch.state(); err != nil {
+			c.Detail += "; " + err.Error()
+		}
 		return c
 	}
 	v := m.state.Read()
@@ -95,6 +98,9 @@ func (m *member) checkKEK(ctx context.Context) fleet.Check {
 	waiting := v.NotSealedBy(cluster.KEK())
 	if n := waiting.Count(); n > 0 {
 		c.State, c.Detail = fleet.CheckWarn, fmt.Sprintf("%d secrets wait to be sealed by %s; keep %s until none does", n, cluster.KEK(), strings.Join(waiting.Keys(), ", "))
+	}
+	if err := m.watch.state(); err != nil {
+		c.State, c.Detail = fleet.CheckWarn, fmt.Sprintf("member %s: %v", m.c.Member, err)
 	}
 	var without []string
 	for _, other := range v.Members() {

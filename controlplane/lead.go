@@ -30,6 +30,9 @@ func (m *member) lead(ctx context.Context) error {
 			d := &deletions.Loop{State: m.state, Fetch: m.lib.Blob, Proposer: m.raft, Logger: m.tel.Logger, Now: utcNow}
 			loops = append(loops, m.again("heads", h.Run), m.again("reseal", r.Run), m.again("epochs", e.Run), m.again("deletions", d.Run))
 		}
+		if m.keys == nil {
+			loops = append(loops, m.again("sealed", m.sealedLead))
+		}
 		if m.hosts != nil {
 			loops = append(loops, m.again("hosts", m.hosts.Run))
 		}

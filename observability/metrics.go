@@ -37,6 +37,7 @@ func Metrics() []Metric {
 		eventMetrics,
 		wafMetrics,
 		raftMetrics,
+		kekMetrics,
 		apiMetrics,
 		auditMetrics,
 		consulMetrics,
@@ -103,6 +104,12 @@ var hostMetrics = []Metric{
 	{Name: "edgefleet_certificate_revocations_waiting", Kind: KindGauge, Unit: "1", Description: "Certificates that are to be revoked, and wait for their successor or the certificate authority."},
 	{Name: "edgefleet_acme_orders_total", Kind: KindCounter, Unit: "1", Description: "Attempts to get a certificate from the certificate authority, by challenge and by outcome: issued, or the reason of the failure.", Labels: []string{"challenge", "outcome"}},
 	{Name: "edgefleet_acme_order_seconds", Kind: KindHistogram, Unit: "s", Description: "Time from asking for a certificate to having it.", Labels: []string{"challenge"}},
+}
+
+// kekMetrics are those of a member's key-encryption key.
+var kekMetrics = []Metric{
+	{Name: "edgefleet_kek_loaded", Kind: KindGauge, Unit: "1", Description: "Whether this member has the key-encryption key: without it, it votes and serves reads, and neither signs nor seals."},
+	{Name: "edgefleet_kek_provider_up", Kind: KindGauge, Unit: "1", Description: "Whether the provider of this member's key-encryption key (kek_file, a credential, a key management service) gave it when it was last asked; where it did not, a restart leaves the member without."},
 }
 
 // raftMetrics are those of a member's part in the replicated log.

@@ -26,6 +26,7 @@ type memberConfig struct {
 	EdgePort    int      `yaml:"edge_https_port"`
 	ReapAfter   string   `yaml:"reap_after"`
 	LogLevel    string   `yaml:"log_level"`
+	OTLP        string   `yaml:"otlp_endpoint,omitempty"`
 
 	Backup backupPart `yaml:"backup"`
 
@@ -67,6 +68,7 @@ type nodeConfig struct {
 	LeaveDNS          string   `yaml:"leave_dns"`
 	Resolver          string   `yaml:"resolver"`
 	LogLevel          string   `yaml:"log_level"`
+	OTLP              string   `yaml:"otlp_endpoint,omitempty"`
 }
 
 func (f *Fleet) memberConfig(i int) memberConfig {
@@ -76,7 +78,7 @@ func (f *Fleet) memberConfig(i int) memberConfig {
 		API: at(ip, portAPI), Raft: at(ip, portRaft), NATS: at(ip, portNATS), NATSRoute: at(ip, portNATSRoute), DNS: at(ip, portDNS), Admin: at(ip, portAdmin),
 		KEKFile:   f.kekFile(i),
 		ACME:      acmePart{f.layout.acmeDirectory(), f.dir.pebbleFiles().ca, "ops@" + string(Zone), acmeProfile},
-		Resolvers: []string{f.layout.customerDNS()}, EdgeRoots: f.acmeRootsFile(), EdgePort: portHTTPS, ReapAfter: "5s", LogLevel: "info",
+		Resolvers: []string{f.layout.customerDNS()}, EdgeRoots: f.acmeRootsFile(), EdgePort: portHTTPS, ReapAfter: "5s", LogLevel: "info", OTLP: f.opts.OTLP,
 		Backup: backupPart{"file://" + f.dir.join("backups"), "1m"},
 	}
 	if f.opts.Consul != "" {
@@ -91,7 +93,7 @@ func (f *Fleet) nodeConfig(i int) nodeConfig {
 		DataDir: f.dir.data(name), Node: name, Addresses: []string{ip},
 		HTTPS: at(ip, portHTTPS), HTTP: at(ip, portHTTP), Admin: at(ip, portAdmin),
 		ControlPlane: f.layout.allMembers(portAPI), JoinTokenFile: f.dir.config(name + ".token"),
-		PollInterval: "5s", HeartbeatInterval: "1s", DrainTimeout: "3s", LeaveDNS: "0s", Resolver: f.layout.customerDNS(), LogLevel: "info",
+		PollInterval: "5s", HeartbeatInterval: "1s", DrainTimeout: "3s", LeaveDNS: "0s", Resolver: f.layout.customerDNS(), LogLevel: "info", OTLP: f.opts.OTLP,
 	}
 }
 

@@ -250,6 +250,7 @@ func (f *Fleet) crashed() error {
 // tool runs a command to its end, with its output in the log of the process it prepares.
 func (f *Fleet) tool(ctx context.Context, name, bin string, args ...string) error {
 	p := f.newProcess(name, f.binary(bin), args, nil)
+	p.quiet = true // what init says for people has the operator's token in it
 	if err := p.start(); err != nil {
 		return err
 	}

@@ -48,6 +48,8 @@ type Options struct {
 	Block int
 	// Consul is the address of an agent that members use; empty for none. It is started by somebody else.
 	Consul string
+	// OTLP is the base URL of an OpenTelemetry collector that members and edges push to; empty for none.
+	OTLP string
 	// ReadyFile is written when the story has been played; empty for none.
 	ReadyFile string
 	// Short plays the story until the host is active, and leaves out what comes then: attacks, faults.

@@ -40,6 +40,8 @@ type process struct {
 	args []string
 	env  []string
 	log  string
+	// quiet leaves what it writes to its standard output out of the log.
+	quiet bool
 
 	launcher *launcher
 
@@ -65,7 +67,10 @@ func (p *process) start() error {
 	}
 	defer func() { _ = log.Close() }()
 	cmd := command(p.path, p.args, p.env)
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Stderr = log
+	if !p.quiet {
+		cmd.Stdout = log
+	}
 	if err := p.launcher.start(cmd); err != nil {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}

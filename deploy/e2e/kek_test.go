@@ -126,11 +126,18 @@ func TestTheKeyEncryptionKeyIsRotatedWhileVisitorsCome(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a whole fleet takes a while")
 	}
-	d := newDisaster(t)
+	collector := newCollector(t)
+	d := newDisaster(t, "--otlp", collector.url)
+	s := d.watch(collector)
 	members := []string{"m1", "m2", "m3"}
 	dir := t.TempDir()
-	before, after := filepath.Join(dir, "before.snapshot"), filepath.Join(dir, "after.snapshot")
+	first, before, after, last := filepath.Join(dir, "first.snapshot"), filepath.Join(dir, "before.snapshot"), filepath.Join(dir, "after.snapshot"), filepath.Join(dir, "last.snapshot")
+	s.provision()
+	d.ctl("cluster", "snapshot", "save", first)
+	s.learn(first)
+	s.rekey()
 	d.ctl("cluster", "snapshot", "save", before)
+	s.learn(before)
 	both := names(d.must("kek", "add", "--file", d.kek("m1")).stdout)
 	old, newest := both[0], both[1]
 	escrow := string(read(t, d.kek("m1")))
@@ -144,7 +151,7 @@ func TestTheKeyEncryptionKeyIsRotatedWhileVisitorsCome(t *testing.T) {
 	}
 	d.has(both...)
 	d.ctl("cluster", "kek", "rotate")
-	await(t, "nothing waits", func() bool { s := d.keks(); return s.Seals == newest && s.Waiting == 0 })
+	await(t, "nothing waits", func() bool { k := d.keks(); return k.Seals == newest && k.Waiting == 0 })
 
 	// Every member loses the old key, and all of them restart at once.
 	for _, m := range members {
@@ -155,6 +162,7 @@ func TestTheKeyEncryptionKeyIsRotatedWhileVisitorsCome(t *testing.T) {
 	d.has(newest)
 	d.ctl("cluster", "snapshot", "save", after)
 	d.opens(after, d.kek("m1"))
+	s.learn(after)
 	d.followed(0) // nodes take what members sign and derive now
 
 	// A backup of before needs the old key, and says which one.
@@ -170,8 +178,16 @@ func TestTheKeyEncryptionKeyIsRotatedWhileVisitorsCome(t *testing.T) {
 	d.has(both...)
 	d.ctl(restore...)
 	d.followed(1)
-	await(t, "what the backup brought is sealed anew", func() bool { s := d.keks(); return s.Seals == newest && s.Waiting == 0 })
+	await(t, "what the backup brought is sealed anew", func() bool { k := d.keks(); return k.Seals == newest && k.Waiting == 0 })
 	d.noticed()
+
+	// Whatever was lost, rotated and brought back: no secret lies where none may be.
+	s.restartNode(t, "n1")
+	s.transfer()
+	d.followed(1)
+	d.ctl("cluster", "snapshot", "save", last)
+	s.learn(last)
+	s.scan()
 }
 
 // opens opens every secret of a snapshot by the keys of a file.

@@ -31,8 +31,10 @@ type member struct {
 	// build is the program, if it is not ours.
 	build    string
 	resolver string
-	cmd      *exec.Cmd
-	log      *buffer
+	// environ are variables of the running program.
+	environ []string
+	cmd     *exec.Cmd
+	log     *buffer
 }
 
 // buffer is a log that is read while it is written.
@@ -168,7 +170,7 @@ func (m *member) start() {
 func (m *member) launch() {
 	m.t.Helper()
 	m.log = &buffer{}
-	m.cmd = program(m.program(), nil, "run", "--config", m.file())
+	m.cmd = program(m.program(), m.environ, "run", "--config", m.file())
 	m.cmd.Stdout, m.cmd.Stderr = m.log, m.log
 	if err := m.cmd.Start(); err != nil {
 		m.t.Fatal(err)

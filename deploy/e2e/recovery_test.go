@@ -33,10 +33,10 @@ type disaster struct {
 	failed []string
 }
 
-func newDisaster(t *testing.T) *disaster {
+func newDisaster(t *testing.T, flags ...string) *disaster {
 	t.Helper()
 	home := t.TempDir()
-	f, err := startFleet(filepath.Join(home, "home"), "--members", "3", "--nodes", "2")
+	f, err := startFleet(filepath.Join(home, "home"), append(flags, "--members", "3", "--nodes", "2")...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,8 @@ func TestEveryCommandOfTheRunbook(t *testing.T) {
 	} {
 		chapter()
 	}
-	l.skip(chapterDrills) // see TestDrillsLoseMembersAndNoWrite
+	l.skip(chapterDrills)  // see TestDrillsLoseMembersAndNoWrite
+	l.skip(chapterKEKGone) // see TestAMemberGoesOnWithoutTheFileOfItsKey
 	l.finished()
 }
 

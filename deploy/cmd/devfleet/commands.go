@@ -53,6 +53,7 @@ func up(dir *string) *cobra.Command {
 	f.IntVar(&o.Nodes, "nodes", 3, "number of edge nodes, 1 to 50")
 	f.IntVar(&o.Block, "address-block", 0, "second octet of every address, so that several fleets can run side by side")
 	f.StringVar(&o.Consul, "consul", "", "address of a Consul agent that the members use, such as 127.0.0.1:8500")
+	f.StringVar(&o.OTLP, "otlp", "", "base URL of an OpenTelemetry collector that members and edges push to, such as http://127.0.0.1:4318")
 	f.StringVar(&o.ReadyFile, "ready-file", "", "write addresses and tokens here, as JSON, when the story has been played")
 	f.BoolVar(&o.Short, "short", false, "play the story until the host is active only; without the attacks and the faults")
 	f.BoolVar(&o.Once, "once", false, "stop when the story has been played; exit 0 only if all of it held")

@@ -54,6 +54,8 @@ const (
 	maxFile = 1 << 30
 	// maxUnpacked bounds what a gzip stream may become, maxDepth how deep they are nested.
 	maxUnpacked, maxDepth = 256 << 20, 3
+	// maxZeros is more zeros than a secret ends with.
+	maxZeros = 64
 )
 
 // needle is one form of one secret.
@@ -133,6 +135,8 @@ func (s *Scanner) Dir(root string) (found []Finding, read int64, err error) {
 		}
 		name, err := filepath.Rel(root, path)
 		read += int64(len(b))
+		// Logs are allocated ahead: what follows is zeros. No secret ends with that many.
+		b = b[:min(len(b), len(bytes.TrimRight(b, "\x00"))+maxZeros)]
 		found = append(found, s.Bytes(filepath.ToSlash(name), b)...)
 		return err
 	})

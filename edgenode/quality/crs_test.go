@@ -17,14 +17,9 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
-// suiteSetup is what the suite expects of a rule set: its own limits, and the lists of methods and types that the core
-// rule set comes with.
+// suiteSetup is what the suite expects of a rule set beside its defaults: limits.
 const suiteSetup = `
 SecAction "id:900005,phase:1,pass,t:none,nolog,setvar:tx.crs_validate_utf8_encoding=1,setvar:tx.arg_name_length=100,setvar:tx.arg_length=400,setvar:tx.total_arg_length=64000,setvar:tx.max_num_args=255,setvar:tx.max_file_size=64100,setvar:tx.combined_file_sizes=65535"
-`
-
-const stockLists = `
-SecAction "id:900006,phase:1,pass,t:none,nolog,setvar:'tx.allowed_methods=GET HEAD POST OPTIONS',setvar:'tx.allowed_request_content_type=|application/x-www-form-urlencoded| |multipart/form-data| |text/xml| |application/xml| |application/soap+xml| |application/json|'"
 `
 
 // verdict of a test.
@@ -56,7 +51,7 @@ func TestTheRegressionSuiteOfTheCoreRuleSet(t *testing.T) {
 	if raceEnabled {
 		suite = sample(suite, 40)
 	}
-	e := newEdge(t, waf.Options{ParanoiaLevel: 4, AnomalyThreshold: 1, Setup: suiteSetup + stockLists}, fleet.ModeMonitoring, suiteHosts(suite)...)
+	e := newEdge(t, waf.Options{ParanoiaLevel: 4, AnomalyThreshold: 1, Profile: waf.ProfileStock, Setup: suiteSetup}, fleet.ModeMonitoring, suiteHosts(suite)...)
 	verdicts, why := make([]verdict, len(suite)), make([]string, len(suite))
 	each(len(suite), func(i int) { verdicts[i], why[i] = e.play(t.Context(), suite[i]) })
 

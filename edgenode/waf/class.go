@@ -17,6 +17,7 @@ var tagTypes = []struct {
 }{
 	{"attack-sqli", fleet.AttackSQLi},
 	{"attack-xss", fleet.AttackXSS},
+	{"attack-xxe", fleet.AttackXXE},
 	{"attack-ssti", fleet.AttackSSTI},
 	{"attack-ssrf", fleet.AttackSSRF},
 	{"attack-rfi", fleet.AttackSSRF}, // a URL in a parameter that the server would fetch

@@ -27,7 +27,7 @@ const (
 	ruleArgumentLimit2 = 200005
 )
 
-// directives configure Coraza and the core rule set. Methods and content types are those of web APIs; the core rule set's own lists are for classic sites.
+// directives configure Coraza and the core rule set.
 const directives = `
 SecRuleEngine DetectionOnly
 SecAuditEngine Off
@@ -49,8 +49,6 @@ SecRule ARGUMENTS_LIMIT_REACHED "@eq 1" "id:200005,phase:2,t:none,pass,nolog,msg
 Include @crs-setup.conf.example
 SecAction "id:900000,phase:1,pass,t:none,nolog,setvar:tx.blocking_paranoia_level=%[3]d"
 SecAction "id:900110,phase:1,pass,t:none,nolog,setvar:tx.inbound_anomaly_score_threshold=%[4]d"
-SecAction "id:900200,phase:1,pass,t:none,nolog,setvar:'tx.allowed_methods=GET HEAD POST OPTIONS PUT PATCH DELETE'"
-SecAction "id:900220,phase:1,pass,t:none,nolog,setvar:'tx.allowed_request_content_type=|application/x-www-form-urlencoded| |multipart/form-data| |text/xml| |application/xml| |application/soap+xml| |application/json| |text/json| |text/plain| |application/octet-stream| |application/vnd.api+json| |application/json-patch+json| |application/merge-patch+json| |application/ld+json| |application/problem+json| |application/csp-report| |application/reports+json| |application/cloudevents+json|'"
 `
 
 // requestRules are those of the core rule set that look at requests.
@@ -58,8 +56,9 @@ const requestRules = "\nInclude @owasp_crs/REQUEST-*.conf\n"
 
 func compileCRS(o Options) (coraza.WAF, error) {
 	registerRX()
+	before, after := o.Profile.seclang()
 	text := fmt.Sprintf(directives, o.BodyLimit, uploadDir(), o.ParanoiaLevel, o.AnomalyThreshold)
-	return coraza.NewWAF(coraza.NewWAFConfig().WithRootFS(coreruleset.FS).WithDirectives(text + o.Setup + requestRules))
+	return coraza.NewWAF(coraza.NewWAFConfig().WithRootFS(coreruleset.FS).WithDirectives(text + before + o.Setup + requestRules + after))
 }
 
 // uploadDir is where Coraza copies uploaded files while it parses them: memory where the system has it, because request
@@ -97,6 +96,9 @@ func (e *Engine) inspect(ctx context.Context, in Input, without []target) (resul
 	tx.ProcessRequestHeaders()
 	if err := e.addBody(ctx, tx, in.Request); err != nil {
 		return inspection{}, err
+	}
+	if e.options.Profile == ProfileTuned {
+		e.addDeep(ctx, tx, in.Request)
 	}
 	if _, err := tx.ProcessRequestBody(); err != nil {
 		return inspection{}, fmt.Errorf("process body: %w", err)
@@ -222,7 +224,11 @@ func (e *Engine) conclude(ctx context.Context, tx types.Transaction, truncated, 
 			result.score += criticalScore
 			result.matches = append(result.matches, m)
 		case id >= firstDetection && id < firstEvaluation && staticMessage(m.Rule()) != "":
-			result.matches = append(result.matches, m)
+			excused, of := e.excused(m)
+			result.score -= excused * criticalScore
+			if excused < of {
+				result.matches = append(result.matches, m)
+			}
 		}
 	}
 	return result, nil

@@ -28,6 +28,9 @@ func locate(r *request.Request, m types.MatchedRule) []request.Value {
 
 func values(r *request.Request, d types.MatchData) []request.Value {
 	key := d.Key()
+	if decoded, ok := deepValue(r, key); ok {
+		return decoded
+	}
 	switch d.Variable() {
 	case variables.Args:
 		return exact(append(arguments(r, "get", key), arguments(r, "post", key)...), d.Value())

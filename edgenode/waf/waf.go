@@ -42,6 +42,8 @@ type Options struct {
 	// TenantShare and ClientShare bound those of one tenant and of one client; default three quarters and half of
 	// Concurrency, so that neither keeps the others from being judged, and each alone can use every CPU.
 	TenantShare, ClientShare int
+	// Profile is how the core rule set is used; default ProfileTuned.
+	Profile Profile
 	// Setup is SecLang that is read before the core rule set: its own settings, such as tx.arg_length; default none.
 	Setup string
 	// Telemetry receives metrics and the stacks of panics; nil discards them.
@@ -74,7 +76,8 @@ func (o *Options) validate() error {
 	if o.Telemetry == nil {
 		o.Telemetry = observability.Discard()
 	}
-	return nil
+	o.Profile = cmp.Or(o.Profile, ProfileTuned)
+	return o.Profile.validate()
 }
 
 // Engine judges requests for all tenants. It is safe for concurrent use.
@@ -83,6 +86,8 @@ type Engine struct {
 	waf     coraza.WAF
 	masks   *mask.Set
 	slots   *admission
+	// excuses are empty but in the tuned profile.
+	excuses map[int]excuse
 
 	verdicts, failures, partial, unjudged, rulePanics metric.Int64Counter
 	seconds                                           metric.Float64Histogram
@@ -97,8 +102,14 @@ func NewEngine(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("compile core rule set: %w", err)
 	}
+	excuses := map[int]excuse{}
+	if o.Profile == ProfileTuned {
+		if excuses, err = compileExcuses(exclusions); err != nil {
+			return nil, err
+		}
+	}
 	return &Engine{
-		options: o, waf: w, masks: mask.Default(), slots: newAdmission(o),
+		options: o, excuses: excuses, waf: w, masks: mask.Default(), slots: newAdmission(o),
 		verdicts: o.Telemetry.Counter("edgefleet_waf_verdicts_total"),
 		failures: o.Telemetry.Counter("edgefleet_waf_errors_total"),
 		partial:  o.Telemetry.Counter("edgefleet_waf_partial_total"),

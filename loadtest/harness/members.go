@@ -41,6 +41,8 @@ type World struct {
 	Names *Names
 	// CA issues the hosts' certificates.
 	CA *Pebble
+	// Patient members leave the processors to what is measured, as if they had a machine of their own.
+	Patient bool
 }
 
 // startLimit bounds the start of a member, which may have a large state to restore.
@@ -164,7 +166,7 @@ func (m *Member) Start(ctx context.Context) error {
 
 // Launch starts a member that does not run.
 func (m *Member) Launch() (err error) {
-	m.Process, err = m.cluster.env.Start(Command{Name: filepath.Base(filepath.Dir(m.data)) + "-" + string(m.ID), Path: m.cluster.binary, Args: []string{"run", "--config", m.config}})
+	m.Process, err = m.cluster.env.Start(Command{Name: filepath.Base(filepath.Dir(m.data)) + "-" + string(m.ID), Path: m.cluster.binary, Args: []string{"run", "--config", m.config}, Patient: m.cluster.world.Patient})
 	return err
 }
 

@@ -4,12 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/edgefleet/edgefleet/fleet"
@@ -24,10 +24,7 @@ const (
 // pebbleLimit bounds the start of the CA.
 const pebbleLimit = 20 * time.Second
 
-// certificateLife is how long the CA's certificates last, in seconds.
-const certificateLife = 90 * 24 * 3600
-
-// Pebble is Let's Encrypt's test CA, as a process of its own.
+// Pebble is Let's Encrypt's test CA, as a process of its own (package ca).
 type Pebble struct {
 	*Process
 	// Directory is the URL of the ACME directory, whose server Authority (a file) verifies.
@@ -40,11 +37,12 @@ type Pebble struct {
 }
 
 // StartPebble starts the CA; it proves names by what names resolves. It waits for nothing on purpose, refuses no nonces,
-// and proves every name anew.
-func (e *Env) StartPebble(ctx context.Context, names *Names) (*Pebble, error) {
-	binary, err := e.Binary("pebble")
+// and proves every name anew. A
+// patient one leaves the processors to what is measured.
+func (e *Env) StartPebble(ctx context.Context, names *Names, patient bool) (*Pebble, error) {
+	self, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("find this program: %w", err)
 	}
 	host, err := e.Host()
 	if err != nil {
@@ -54,19 +52,7 @@ func (e *Env) StartPebble(ctx context.Context, names *Names) (*Pebble, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := json.Marshal(map[string]any{"pebble": map[string]any{
-		"listenAddress": net.JoinHostPort(host, portACME), "managementListenAddress": net.JoinHostPort(host, portACMEControl),
-		"certificate": certs.Cert, "privateKey": certs.Key, "httpPort": PortHTTP, "tlsPort": PortHTTPS, "keyAlgorithm": "ecdsa",
-		"retryAfter": map[string]int{"authz": 1, "order": 1},
-		"profiles":   map[string]any{"tlsserver": map[string]any{"description": "for servers", "validityPeriod": certificateLife}},
-	}})
-	if err != nil {
-		return nil, fmt.Errorf("encode the CA's configuration: %w", err)
-	}
-	file, err := e.WriteFile("pebble/config.json", config)
-	if err != nil {
-		return nil, err
-	}
+	control := net.JoinHostPort(host, portACMEControl)
 	p := &Pebble{Directory: "https://" + net.JoinHostPort(host, portACME) + "/dir", Authority: certs.CA}
 	authority, err := pool(certs.CA)
 	if err != nil {
@@ -74,13 +60,16 @@ func (e *Env) StartPebble(ctx context.Context, names *Names) (*Pebble, error) {
 	}
 	p.HTTP = &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: authority, MinVersion: tls.VersionTLS12}, MaxIdleConnsPerHost: 64}}
 	p.Process, err = e.Start(Command{
-		Name: "pebble", Path: binary, Args: []string{"-config", file, "-dnsserver", names.Address()},
-		Env: []string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0", "PEBBLE_AUTHZREUSE=0"},
+		Name: "ca", Path: self, Args: []string{
+			"ca", "--listen", net.JoinHostPort(host, portACME), "--management", control, "--cert", certs.Cert, "--key", certs.Key,
+			"--resolver", names.Address(), "--http-port", strconv.Itoa(PortHTTP), "--tls-port", strconv.Itoa(PortHTTPS),
+		},
+		Env: []string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0", "PEBBLE_AUTHZREUSE=0"}, Patient: patient,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return p, p.ready(ctx, e, "https://"+net.JoinHostPort(host, portACMEControl)+"/roots/0")
+	return p, p.ready(ctx, e, "https://"+control+"/roots/0")
 }
 
 // ready waits until the CA answers, and takes its root.

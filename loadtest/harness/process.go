@@ -19,6 +19,9 @@ import (
 // stopGrace is how long a process may take to end after SIGTERM.
 const stopGrace = 20 * time.Second
 
+// patience is the priority (nice) of what is patient: others get nine times its share of a processor, and before it.
+const patience = "10"
+
 // processes starts children from one operating-system thread that lives until end: the kernel ties a parent-death signal
 // to the thread that forked. When this process dies, however it does, its children die with it.
 type processes struct {
@@ -82,6 +85,8 @@ type Command struct {
 	Path string
 	Args []string
 	Env  []string
+	// Patient leaves the processors to the others that want them.
+	Patient bool
 	// Stdin and Stdout replace nothing and the log; standard error always goes to the log.
 	Stdin  *os.File
 	Stdout *os.File
@@ -96,6 +101,9 @@ func (e *Env) Start(c Command) (*Process, error) {
 	}
 	defer func() { _ = log.Close() }()
 	cmd := exec.Command(c.Path, c.Args...)
+	if c.Patient {
+		cmd = exec.Command("nice", append([]string{"-n", patience, c.Path}, c.Args...)...) // which becomes the program itself
+	}
 	cmd.Dir, cmd.Env = e.Dir, append(os.Environ(), c.Env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Stderr = log

@@ -20,13 +20,23 @@ import (
 // bareClients order at one time: the CA makes each wait a second for its validation.
 const bareClients = 64
 
+// bareLimit bounds all of their orders, bareAccounts the making of their accounts.
+const (
+	bareLimit    = time.Minute
+	bareAccounts = 20 * time.Second
+)
+
 // bareOrders is how many orders a second the CA itself takes.
 func (r *run) bareOrders(ctx context.Context, w *world) (float64, error) {
 	r.env.Say("orders at the CA by bare clients")
+	ctx, cancel := context.WithTimeout(ctx, bareLimit)
+	defer cancel()
+	registering, registered := context.WithTimeout(ctx, bareAccounts)
+	defer registered()
 	clients := make([]*orderer, harness.Pick(r.env, bareClients, 16, 2))
 	for i := range clients {
 		var err error
-		if clients[i], err = newOrderer(ctx, w); err != nil {
+		if clients[i], err = newOrderer(registering, w); err != nil {
 			return 0, err
 		}
 	}

@@ -32,6 +32,12 @@ type world struct {
 // start makes a fleet with n nodes; seed, if not nil, fills the state of its first member before that starts, and gets the
 // file of the key-encryption key.
 func (r *run) start(ctx context.Context, name string, n int, seed func(w *world, s *state.Store) error) (w *world, err error) {
+	return r.startBeside(ctx, name, n, false, seed)
+}
+
+// startBeside is start; members and CA may be patient: then they leave the processors to nodes and visitors, which in a
+// fleet of customers have machines of their own.
+func (r *run) startBeside(ctx context.Context, name string, n int, patient bool, seed func(w *world, s *state.Store) error) (w *world, err error) {
 	w = &world{}
 	defer func() {
 		if err != nil {
@@ -41,13 +47,13 @@ func (r *run) start(ctx context.Context, name string, n int, seed func(w *world,
 	if w.names, err = r.env.StartNames(); err != nil {
 		return w, err
 	}
-	if w.ca, err = r.env.StartPebble(ctx, w.names); err != nil {
+	if w.ca, err = r.env.StartPebble(ctx, w.names, patient); err != nil {
 		return w, err
 	}
 	if err = w.startOrigin(ctx, r.env); err != nil {
 		return w, err
 	}
-	if w.members, err = r.env.NewMembersIn(ctx, name, harness.World{Names: w.names, CA: w.ca}); err != nil {
+	if w.members, err = r.env.NewMembersIn(ctx, name, harness.World{Names: w.names, CA: w.ca, Patient: patient}); err != nil {
 		return w, err
 	}
 	if seed != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/loadtest/ca"
 	"github.com/edgefleet/edgefleet/loadtest/controlplane"
 	"github.com/edgefleet/edgefleet/loadtest/harness"
 	"github.com/edgefleet/edgefleet/loadtest/hosts"
@@ -45,7 +46,7 @@ func command() *cobra.Command {
 		Long: "Load scenarios with counted results, on this machine, with the real programs.\n\n" +
 			"Exit codes: 0 all checks hold, 1 some do not or the scenario could not go on, 2 the command line makes no sense.",
 	}
-	root.AddCommand(list(), run(), member(), tlsServer())
+	root.AddCommand(list(), run(), member(), tlsServer(), authority())
 	return root
 }
 
@@ -229,5 +230,27 @@ func tlsServer() *cobra.Command {
 	f.StringVar(&listen, "listen", "", "address")
 	f.StringVar(&cert, "cert", "", "certificate")
 	f.StringVar(&key, "key", "", "its key")
+	return cmd
+}
+
+// authority is the process of the test CA; run starts it.
+func authority() *cobra.Command {
+	var o ca.Options
+	cmd := &cobra.Command{
+		Use: "ca", Short: "The certificate authority of the scenario hosts: Pebble", Args: program.NoArguments, Hidden: true,
+		Example: "  loadtest ca --listen 127.0.0.1:14000 --management 127.0.0.1:15000 --cert tls.crt --key tls.key --resolver 127.0.0.1:53",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return ca.Run(cmd.Context(), o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.Listen, "listen", "", "address of the ACME server")
+	f.StringVar(&o.Management, "management", "", "address of its roots")
+	f.StringVar(&o.Cert, "cert", "", "certificate")
+	f.StringVar(&o.Key, "key", "", "its key")
+	f.StringVar(&o.Resolver, "resolver", "", "name server to ask")
+	f.IntVar(&o.HTTPPort, "http-port", 80, "where names are proved by HTTP")
+	f.IntVar(&o.TLSPort, "tls-port", 443, "where names are proved in a handshake")
+	f.DurationVar(&o.Validity, "validity", 90*24*time.Hour, "how long certificates last")
 	return cmd
 }

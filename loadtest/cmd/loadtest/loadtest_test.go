@@ -86,7 +86,7 @@ func TestHostsScenario(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts fleets")
 	}
-	bin, data := build(t, "../../../edgenode/cmd/edgenode", "../../../edgenode/cmd/edgesupervisor", "github.com/letsencrypt/pebble/v2/cmd/pebble"), t.TempDir()
+	bin, data := build(t, "../../../edgenode/cmd/edgenode", "../../../edgenode/cmd/edgesupervisor"), t.TempDir()
 	_, stdout, stderr := loadtest(t, bin, nil, "run", "hosts", "--smoke", "--dir", data, "-o", "json")
 	var rep report.Report
 	if err := json.Unmarshal([]byte(stdout), &rep); err != nil {

@@ -80,11 +80,11 @@ var placements = []struct {
 // ownPlace are the types that only some placements carry.
 var ownPlace = map[string]bool{"xxe": true}
 
-// readAttacks puts every payload into every placement.
-func readAttacks(t testing.TB) []request {
+// readAttacks puts every payload of dir into every placement.
+func readAttacks(t testing.TB, dir string) []request {
 	t.Helper()
 	var all []request
-	for _, line := range readLines(t, "testdata/attacks/payloads.txt") {
+	for _, line := range readLines(t, dir+"/payloads.txt") {
 		kind, payload, _ := strings.Cut(line, " ")
 		for _, p := range placements {
 			if p.kind == "" && ownPlace[kind] || p.kind != "" && p.kind != kind {

@@ -60,11 +60,11 @@ func (r request) raw() []byte {
 	return b.Bytes()
 }
 
-// readBenign reads testdata/benign. A file is a category; a line begins a request (method and target), adds a header to it
+// readBenign reads the benign requests in dir. A file is a category; a line begins a request (method and target), adds a header to it
 // (+) or its body (>), names places (in), or is a value that makes one request in each of them (=).
-func readBenign(t testing.TB) []request {
+func readBenign(t testing.TB, dir string) []request {
 	t.Helper()
-	files, err := filepath.Glob("testdata/benign/*.txt")
+	files, err := filepath.Glob(dir + "/*.txt")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("%d files: %v", len(files), err)
 	}

@@ -149,7 +149,7 @@ func (s *secrets) readsEverything() {
 		path := strings.NewReplacer("{tenant}", string(s.Tenant), "{host}", string(s.own)).Replace(template)
 		if at := parameter.FindStringIndex(path); at != nil {
 			_, b := get(path[:at[0]])
-			path = path[:at[0]] + "/" + first(b) + path[at[1]:]
+			path = path[:at[0]] + "/" + first(b, path[at[0]+2:at[1]-1]) + path[at[1]:]
 		}
 		if status, b := get(path); status != http.StatusOK {
 			s.t.Errorf("GET %s: %d %.300s; say in the table why it is not read", path, status, b)
@@ -160,15 +160,15 @@ func (s *secrets) readsEverything() {
 	}
 }
 
-// first is what the first object of a list is called in paths.
-func first(list []byte) string {
+// first is what the first object of a list, one of kind, is called in paths.
+func first(list []byte, kind string) string {
 	var page struct {
 		Items []map[string]any `json:"items"`
 	}
 	if json.NewDecoder(strings.NewReader(string(list))).Decode(&page) != nil || len(page.Items) == 0 {
 		return "none"
 	}
-	for _, name := range []string{"id", "name", "event_id"} {
+	for _, name := range []string{"id", "name", kind + "_id"} {
 		if v, ok := page.Items[0][name].(string); ok {
 			return url.PathEscape(v)
 		}

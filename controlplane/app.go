@@ -101,7 +101,7 @@ func runWith(ctx context.Context, c Config, p KEKProvider, look time.Duration, l
 	var kek *keyring.KEK
 	for {
 		err := runOnce(ctx, c, w, kek, log)
-		var found kekFound
+		var found kekFoundError
 		if !errors.As(err, &found) || ctx.Err() != nil {
 			return err
 		}

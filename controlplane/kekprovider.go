@@ -117,11 +117,11 @@ type kekWatch struct {
 	loaded  bool
 }
 
-// kekFound ends a run of a member without the key, which starts again with it.
-type kekFound struct{ kek *keyring.KEK }
+// kekFoundError ends a run of a member without the key, which starts again with it.
+type kekFoundError struct{ kek *keyring.KEK }
 
 // Error implements error.
-func (kekFound) Error() string { return "the key-encryption key is there: starting again with it" }
+func (kekFoundError) Error() string { return "the key-encryption key is there: starting again with it" }
 
 // measure registers the gauges.
 func (w *kekWatch) measure(tel *observability.Telemetry) {
@@ -192,7 +192,7 @@ func (m *member) without(ctx context.Context, problem error) {
 	}
 }
 
-// watchKEK asks the provider now and then. A member without the key ends its run with kekFound when there is one that opens
+// watchKEK asks the provider now and then. A member without the key ends its run with kekFoundError when there is one that opens
 // the cluster's secrets. One that has it goes on with it, whatever the provider says: what it holds in memory does
 // not get worse, and traffic must not depend on the provider. It says what a restart would lead to.
 func (m *member) watchKEK(ctx context.Context) error {
@@ -219,7 +219,7 @@ func (m *member) watchKEK(ctx context.Context) error {
 			rec, _ := m.state.Read().Cluster()
 			if _, err = keys.Open(rec, kek); err == nil {
 				m.tel.Logger.InfoContext(ctx, "the key-encryption key is there: this member starts again with it", "member", m.c.Member, "provider", m.watch.ask.provider.String())
-				return kekFound{kek}
+				return kekFoundError{kek}
 			}
 		}
 		m.without(ctx, m.absent(err))

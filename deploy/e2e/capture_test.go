@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -162,11 +163,7 @@ func (p *tap) take(m *nats.Msg) {
 func (p *tap) heard() ([]byte, map[string]int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	kinds := map[string]int{}
-	for k, n := range p.subjects {
-		kinds[k] = n
-	}
-	return bytes.Clone(p.messages.Bytes()), kinds
+	return bytes.Clone(p.messages.Bytes()), maps.Clone(p.subjects)
 }
 
 // answer is what the API says to a GET, whatever it is.

@@ -265,11 +265,11 @@ func groupKey(t *testing.T, k keyring.GroupKey) []byte {
 // pair is a certificate for a name, by an authority of its own, with its key, PEM.
 func pair(t *testing.T, name string) (chain, private string) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader) //nolint:forbidigo // as a customer makes it
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	signer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader) //nolint:forbidigo // of an authority that is not ours
+	signer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -120,7 +120,7 @@ func forms(value []byte) []form {
 	out := []form{{"raw", value}, {"hex", []byte(lower)}, {"hex", []byte(strings.ToUpper(lower))}}
 	colons := strings.ReplaceAll(fmt.Sprintf("% x", value), " ", ":")
 	out = append(out, form{"hex with colons", []byte(colons)}, form{"hex with colons", []byte(strings.ToUpper(colons))})
-	decimal := strings.Trim(fmt.Sprint(value), "[]")
+	decimal := strings.Trim(fmt.Sprintf("%d", value), "[]")
 	out = append(out, form{"decimal bytes", []byte(decimal)}, form{"decimal bytes", []byte(strings.ReplaceAll(decimal, " ", ","))}, form{"decimal bytes", []byte(strings.ReplaceAll(decimal, " ", ", "))})
 	if quoted := strconv.Quote(string(value)); len(quoted) > len(value)+2 {
 		out = append(out, form{"quoted", []byte(quoted[1 : len(quoted)-1])})

@@ -120,7 +120,7 @@ func plants(t *testing.T, v []byte) []planted {
 		{"in base64 with line breaks", []byte(strings.Join(split(base64.StdEncoding.EncodeToString(v), 19), "\n"))},
 		{"in base64 with escaped line breaks", []byte(strings.Join(split(base64.StdEncoding.EncodeToString(v), 19), `\n`))},
 		{"as a Go value", fmt.Append(nil, v)},
-		{"as a list in JSON", []byte(strings.Join(strings.Fields(strings.Trim(fmt.Sprint(v), "[]")), ","))},
+		{"as a list in JSON", []byte(strings.Join(strings.Fields(strings.Trim(fmt.Sprintf("%d", v), "[]")), ","))},
 		{"quoted", []byte(strconv.Quote(string(v)))},
 		{"in a log line", log.Bytes()},
 		{"in JSON", object},

@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/fleet/mask"
 	"github.com/edgefleet/edgefleet/fleet/request"
 	"github.com/edgefleet/edgefleet/fleet/rules"
 )
@@ -109,10 +110,18 @@ func (e *Engine) judge(ctx context.Context, in Input, d Decision) Decision {
 	d.Malicious = crs || f.decisive()
 	e.decide(ctx, in, &d, f.patched())
 	d.EngineError = errors.Join(d.EngineError, e.fence(ctx, in, "events", func() error {
-		d.Events = describe(in, f, d.Block, e.masks)
+		d.Events = describe(in, f, d.Block, masks(in))
 		return nil
 	}))
 	return d
+}
+
+// masks says what is hidden. Where the tenant's rules are missing, its masks are too, and only metadata leaves.
+func masks(in Input) *mask.Set {
+	if in.RulesMissing {
+		return nil
+	}
+	return in.Rules.Mask(in.Now)
 }
 
 // decide applies the table of modes and the fail policy, and counts the latter.

@@ -24,7 +24,6 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/edgefleet/edgefleet/fleet"
-	"github.com/edgefleet/edgefleet/fleet/mask"
 	"github.com/edgefleet/edgefleet/fleet/rules"
 	"github.com/edgefleet/edgefleet/observability"
 )
@@ -84,7 +83,6 @@ func (o *Options) validate() error {
 type Engine struct {
 	options Options
 	waf     coraza.WAF
-	masks   *mask.Set
 	slots   *admission
 	// excuses are empty but in the tuned profile.
 	excuses map[int]excuse
@@ -109,7 +107,7 @@ func NewEngine(o Options) (*Engine, error) {
 		}
 	}
 	return &Engine{
-		options: o, excuses: excuses, waf: w, masks: mask.Default(), slots: newAdmission(o),
+		options: o, excuses: excuses, waf: w, slots: newAdmission(o),
 		verdicts: o.Telemetry.Counter("edgefleet_waf_verdicts_total"),
 		failures: o.Telemetry.Counter("edgefleet_waf_errors_total"),
 		partial:  o.Telemetry.Counter("edgefleet_waf_partial_total"),

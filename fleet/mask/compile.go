@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/edgefleet/edgefleet/fleet"
 	"github.com/edgefleet/edgefleet/fleet/request"
@@ -23,6 +24,7 @@ type rule struct {
 	// pattern hides what it matches, instead of whole values.
 	pattern *regexp.Regexp
 	holds   func(*request.Request) bool
+	spec    fleet.RuleSpec
 }
 
 // Compile makes a Set of the default pack and rules of kind sensitive_data; others are not looked at. A rule has a point,
@@ -43,8 +45,24 @@ func Compile(rules []fleet.BundleRule, conditions Conditions) (*Set, error) {
 	return s, nil
 }
 
+// Validate compiles one rule of kind sensitive_data, without its conditions. The error names the field.
+func Validate(spec fleet.RuleSpec) error {
+	_, err := compile(fleet.BundleRule{Spec: spec}, nil)
+	return err
+}
+
+// At returns s without the rules that have expired by now.
+func (s *Set) At(now time.Time) *Set {
+	if s == nil || !slices.ContainsFunc(s.rules, func(r rule) bool { return r.spec.Expired(now) }) {
+		return s
+	}
+	current := *s
+	current.rules = slices.DeleteFunc(slices.Clone(s.rules), func(r rule) bool { return r.spec.Expired(now) })
+	return &current
+}
+
 func compile(b fleet.BundleRule, conditions Conditions) (rule, error) {
-	r := rule{id: b.ID, point: request.Canonical(b.Spec.Point)}
+	r := rule{id: b.ID, spec: b.Spec, point: request.Canonical(b.Spec.Point)}
 	if len(r.point) == 0 && b.Spec.Pattern == "" {
 		return rule{}, fleet.Invalid("point", "what should be masked? give a point, a pattern or both")
 	}

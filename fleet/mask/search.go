@@ -19,6 +19,8 @@ const (
 	// characters is decoded: four bytes have six.
 	maxInflated = 256 << 10
 	minRun      = 6
+	// minReadable is the length from which text between other bytes is not there by chance.
+	minReadable = 8
 )
 
 // leaks looks for what is hidden in out and in what it means after decoding, in any order of encodings. A text with too
@@ -68,15 +70,33 @@ func (m *Masker) decodings(form string) (plain []string, leaked bool) {
 		// What is written before a run of base64 without a space belongs to it by mistake.
 		for offset := range min(4, len(run)) {
 			p := decodeBase64(run[offset:])
-			if m.contains(p) {
+			if m.contains(p) || m.unfolds(p) {
 				return nil, true
 			}
-			if readable(p) || strings.HasPrefix(p, gzipMagic) {
-				plain = append(plain, p)
+			if i := strings.Index(p, gzipMagic); i >= 0 {
+				plain = append(plain, inflate(p[i:]))
 			}
+			plain = append(plain, readable(p, minReadable+len(run)/256)...)
 		}
 	}
 	return plain, false
+}
+
+// unfolds says that s, which need not be text as a whole, shows a secret when all its escapes are undone together.
+func (m *Masker) unfolds(s string) bool {
+	for range decodeRounds {
+		if !strings.ContainsAny(s, `%\&`) {
+			return false
+		}
+		plain := html.UnescapeString(unescapeJSON(decode(s)))
+		if plain == s {
+			return false
+		}
+		if s = plain; m.contains(s) {
+			return true
+		}
+	}
+	return false
 }
 
 // shows says that text has a secret, a card number, an address, or what a pattern hides.
@@ -138,7 +158,22 @@ func decodeBase64(s string) string {
 	return string(plain)
 }
 
-// readable says that s is text, of which more may be decoded.
-func readable(s string) bool {
-	return len(s) >= minSecret && utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' && r != '\t' && r != '\r' && r != '\n' })
+// readable returns the texts in s of which more may be decoded: s as a whole, or what is between bytes that are no text,
+// if it is too long to be there by chance.
+func readable(s string, long int) []string {
+	var found []string
+	start := 0
+	for i, r := range s + "\x00" {
+		if (r >= ' ' || r == '\t' || r == '\r' || r == '\n') && r != utf8.RuneError {
+			continue
+		}
+		if part := s[start:min(i, len(s))]; len(part) >= long || len(part) == len(s) && len(s) >= minSecret {
+			found = append(found, part)
+		}
+		start = i + utf8.RuneLen(r)
+		if r == utf8.RuneError {
+			start = i + 1
+		}
+	}
+	return found
 }

@@ -49,16 +49,16 @@ func (r *Request) Under(p fleet.Point) []Value {
 func (r *Request) under(p fleet.Point) []Value {
 	var found []Value
 	for i, v := range r.values {
-		if p[0][0] == "any" && anyName(p, v) || Covers(p, v.Point) || Covers(p, r.plain[i]) {
+		if p[0][0] == "any" && anyName(p, v.Name) || Covers(p, v.Point) || Covers(p, r.plain[i]) {
 			found = append(found, v)
 		}
 	}
 	return found
 }
 
-// anyName says that v is at the name of the point any. Names of headers have no case, so others have none here either.
-func anyName(p fleet.Point, v Value) bool {
-	return v.Name != "" && strings.EqualFold(strings.TrimPrefix(v.Name, "@"), p[0][1])
+// anyName says that name is that of the point any. Names of headers have no case, so others have none here either.
+func anyName(p fleet.Point, name string) bool {
+	return name != "" && strings.EqualFold(strings.TrimPrefix(name, "@"), p[0][1])
 }
 
 // demand parses the values on the way to p in the formats that p names, where they were not parsed so yet. It returns
@@ -101,7 +101,7 @@ func (r *Request) find(p fleet.Point) []Value {
 	}
 	var found []Value
 	for i, v := range r.values {
-		if p[0][0] == "any" && anyName(p, v) || matches(p, v.Point) || matches(p, r.plain[i]) {
+		if p[0][0] == "any" && anyName(p, v.Name) || matches(p, v.Point) || matches(p, r.plain[i]) {
 			found = append(found, v)
 		}
 	}
@@ -126,8 +126,19 @@ func (r *Request) names(p fleet.Point, element string) []Value {
 	return found
 }
 
-// Matches says that p is a point of pattern, which is canonical and may have get_all and its like.
-func Matches(pattern, p fleet.Point) bool { return matches(pattern, p) }
+// Matches says that p is a point of pattern, which is canonical, may have get_all and its like, and may be any.
+func Matches(pattern, p fleet.Point) bool {
+	if len(pattern) == 1 && pattern[0][0] == "any" {
+		name := ""
+		for _, e := range p {
+			if len(e) == 2 && e[0] != "array" && e[0] != "path" && e[0] != "jwt" {
+				name = e[1]
+			}
+		}
+		return name != "" && anyName(pattern, name)
+	}
+	return matches(pattern, p)
+}
 
 func matches(pattern, p fleet.Point) bool {
 	if len(pattern) != len(p) {

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/edgefleet/edgefleet/fleet"
+	"github.com/edgefleet/edgefleet/fleet/mask"
 	"github.com/edgefleet/edgefleet/fleet/request"
 )
 
@@ -37,6 +38,7 @@ type Set struct {
 	// Rules that say one thing, the most distinct first.
 	modes, pages, headers []*rule
 	masks                 []fleet.BundleRule
+	mask                  *mask.Set
 }
 
 type rule struct {
@@ -95,6 +97,10 @@ func compileWithin(bundle []fleet.BundleRule, most budget) (*Set, error) {
 	for _, list := range [][]*rule{s.modes, s.pages, s.headers} {
 		slices.SortFunc(list, moreDistinct)
 	}
+	var err error
+	if s.mask, err = mask.Compile(s.masks, when); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -117,7 +123,7 @@ func (s *Set) add(r *rule) {
 	}
 }
 
-// Masks are the rules of kind sensitive_data; package mask compiles them.
+// Masks are the rules of kind sensitive_data; Mask is made of them.
 func (s *Set) Masks() []fleet.BundleRule {
 	if s == nil {
 		return nil
@@ -137,6 +143,11 @@ func compile(b fleet.BundleRule) (*rule, budget, error) {
 	}
 	if len(b.Spec.Point) > 0 {
 		if err := request.ValidatePoint(b.Spec.Point); err != nil {
+			return nil, cost, err
+		}
+	}
+	if b.Spec.Kind == fleet.RuleSensitiveData {
+		if err := mask.Validate(b.Spec); err != nil {
 			return nil, cost, err
 		}
 	}

@@ -105,7 +105,7 @@ func FuzzLocate(f *testing.F) {
 		if u.Path != l.Readings[0] || (&url.URL{Path: l.Readings[0], RawPath: l.Forward}).EscapedPath() != l.Forward {
 			t.Fatalf("%q: net/url reads %q of %q, want %q", path, u.Path, l.Forward, l.Readings[0])
 		}
-		for _, s := range strings.Split(l.Forward, "/") {
+		for s := range strings.SplitSeq(l.Forward, "/") {
 			if plain, err := url.PathUnescape(s); err != nil || plain == "." || plain == ".." {
 				t.Fatalf("%q is forwarded with the segment %q", path, s)
 			}

@@ -56,6 +56,7 @@ func TestAChangeIsMadeAtTheRevisionThatWasRead(t *testing.T) {
 		{"PATCH", "/v1/tenants/red/hosts/a.example.com", `{"mode":"off"}`},
 		{"PATCH", "/v1/nodes/n1", `{"cordoned":true}`},
 		{"PUT", "/v1/groups/g1", `{"form":"security_edge"}`},
+		{"PUT", "/v1/tenants/red/rules/r1", `{"spec":{"kind":"mode","mode":"block"}}`},
 		{"DELETE", "/v1/tenants/red/rules/r1", ""},
 		{"DELETE", "/v1/tenants/red/hosts/a.example.com", ""},
 		{"DELETE", "/v1/tenants/red", ""},

@@ -18,7 +18,7 @@ func (a *API) registerHosts() {
 	handle(a, op("host-list", http.MethodGet, "/v1/tenants/{tenant}/hosts", "A tenant's hosts", tenantOwn, fleet.PermHostsRead, fleet.DutyConsole), a.hostList)
 	handle(a, op("host-create", http.MethodPost, "/v1/tenants/{tenant}/hosts", "Protect a host; the answer has the DNS records to set", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).changes(command.TypeHostPut), a.hostCreate)
 	handle(a, op("host-show", http.MethodGet, "/v1/tenants/{tenant}/hosts/{host}", "A host with its conditions and DNS records", tenantOwn, fleet.PermHostsRead, fleet.DutyConsole), a.hostShow)
-	handle(a, op("host-update", http.MethodPatch, "/v1/tenants/{tenant}/hosts/{host}", "Change a host's origins, mode, regions, TLS, forwarding or where its certificate comes from", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).changes(command.TypeHostPut).withRevision(), a.hostUpdate)
+	handle(a, op("host-update", http.MethodPatch, "/v1/tenants/{tenant}/hosts/{host}", "Change a host's origins, mode, regions, TLS, forwarding, fail policy or where its certificate comes from", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).changes(command.TypeHostPut).withRevision(), a.hostUpdate)
 	handle(a, op("host-check", http.MethodPost, "/v1/tenants/{tenant}/hosts/{host}/check", "Look at the host's DNS now", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).answering(http.StatusOK), a.hostCheck)
 	handle(a, op("host-delete", http.MethodDelete, "/v1/tenants/{tenant}/hosts/{host}", "Stop protecting a host", tenantOwn, fleet.PermHostsWrite, fleet.DutyConsole).changes(command.TypeHostRetire).withRevision(), a.hostDelete)
 }
@@ -116,6 +116,7 @@ func (a *API) hostUpdate(ctx context.Context, in *HostUpdateInput) (*Body[client
 		set(&h.Spec.Regions, in.Body.Regions)
 		set(&h.Spec.TLS, in.Body.TLS)
 		set(&h.Spec.Forwarding, in.Body.Forwarding)
+		set(&h.Spec.FailPolicy, in.Body.FailPolicy)
 		if in.Body.Certificate != nil {
 			if h.Spec.Certificate, err = fleet.ParseCertificatePolicy(*in.Body.Certificate); err != nil {
 				return h, err

@@ -17,6 +17,7 @@ import (
 )
 
 func (a *API) registerRules() {
+	a.registerRuleSets()
 	handle(a, op("rule-list", http.MethodGet, "/v1/tenants/{tenant}/rules", "A tenant's rules", tenantOwn, fleet.PermRulesRead, fleet.DutyRules), a.ruleList)
 	handle(a, op("rule-create", http.MethodPost, "/v1/tenants/{tenant}/rules", "Add a rule; it is compiled as the nodes will compile it", tenantOwn, fleet.PermRulesWrite, fleet.DutyRules).changes(command.TypeRulePut), a.ruleCreate)
 	handle(a, op("rule-test", http.MethodPost, "/v1/tenants/{tenant}/rules/test", "Which rules a request would match", tenantOwn, fleet.PermRulesRead, fleet.DutyRules).answering(http.StatusOK), a.ruleTest)
@@ -25,8 +26,16 @@ func (a *API) registerRules() {
 	handle(a, op("ruleset-status", http.MethodGet, "/v1/tenants/{tenant}/ruleset/status", "Convergence receipt: which nodes run what was committed", tenantOwn, fleet.PermRulesRead, fleet.DutyRules), a.rulesetStatus)
 }
 
-func (a *API) ruleList(_ context.Context, in *TenantList) (*Body[client.Page[fleet.Rule]], error) {
-	return page(a.view().RulesAfter(in.tenant(), in.Cursor, in.Limit+1), in.Limit, func(r fleet.Rule) string { return string(r.ID) }), nil
+func (a *API) ruleList(_ context.Context, in *TenantList) (*Body[client.Page[client.RuleView]], error) {
+	var views []client.RuleView
+	for _, r := range a.view().RulesAfter(in.tenant(), in.Cursor, in.Limit+1) {
+		views = append(views, a.ruleView(r))
+	}
+	return page(views, in.Limit, func(r client.RuleView) string { return string(r.ID) }), nil
+}
+
+func (a *API) ruleView(r fleet.Rule) client.RuleView {
+	return client.RuleView{Rule: r, Expired: r.Spec.Expired(a.o.Now())}
 }
 
 // TenantObjectRead names an object of a tenant to read.
@@ -35,12 +44,12 @@ type TenantObjectRead struct {
 	ReadQuery
 }
 
-func (a *API) ruleShow(_ context.Context, in *TenantObjectRead) (*Body[fleet.Rule], error) {
+func (a *API) ruleShow(_ context.Context, in *TenantObjectRead) (*Body[client.RuleView], error) {
 	r, ok := a.view().Rule(fleet.RuleID(in.ID))
 	if !ok || r.Tenant != in.tenant() {
 		return nil, fleet.NewError(fleet.ErrNotFound, "rule", "rule %s does not exist", in.ID)
 	}
-	return &Body[fleet.Rule]{Body: r}, nil
+	return &Body[client.RuleView]{Body: a.ruleView(r)}, nil
 }
 
 // RuleCreateInput adds a rule.

@@ -65,7 +65,8 @@ type (
 		TLS        *fleet.HostTLS    `json:"tls,omitempty" doc:"replaces what is there, whole"`
 		Forwarding *fleet.Forwarding `json:"forwarding,omitempty" doc:"replaces what is there, whole"`
 		// Certificate is where the host's certificate comes from.
-		Certificate *string `json:"certificate,omitempty" enum:"acme,own,none" doc:"acme: ordered and renewed by the edge; own: uploaded; none: another CDN in front has the visitors' TLS"`
+		FailPolicy  *fleet.FailPolicy `json:"fail_policy,omitempty" doc:"what becomes of requests that could not be judged, by cause; replaces what is there, whole"`
+		Certificate *string           `json:"certificate,omitempty" enum:"acme,own,none" doc:"acme: ordered and renewed by the edge; own: uploaded; none: another CDN in front has the visitors' TLS"`
 	}
 	// HostView is a host and the DNS records that its owner sets.
 	HostView struct {

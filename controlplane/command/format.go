@@ -36,6 +36,7 @@ var since = map[Type]int{
 	TypeHostRetire:       2,
 	TypeOriginCertPut:    2, TypeOriginCertDelete: 2,
 	TypeCertificateUpload: 2, TypeCertificateRemove: 2, TypeCertificateRenew: 2, TypeCertificateRevoke: 2, TypeRevocationPut: 2,
+	TypeRulesImport: 2,
 }
 
 // Since is the first format of the log that has the command.

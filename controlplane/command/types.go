@@ -78,6 +78,7 @@ const (
 	TypeCertificateRenew
 	TypeCertificateRevoke
 	TypeRevocationPut
+	TypeRulesImport
 )
 
 var names = map[Type]string{
@@ -112,6 +113,7 @@ var names = map[Type]string{
 	TypeOriginCertPut:    "origin_cert_put", TypeOriginCertDelete: "origin_cert_delete",
 	TypeCertificateUpload: "certificate_upload", TypeCertificateRemove: "certificate_remove", TypeCertificateRenew: "certificate_renew",
 	TypeCertificateRevoke: "certificate_revoke", TypeRevocationPut: "revocation_put",
+	TypeRulesImport: "rules_import",
 }
 
 // String is the command's stable name, as it stands in the audit log.
@@ -204,4 +206,5 @@ var bodies = map[Type]func() Body{
 	TypeCertificateRenew:  func() Body { return &CertificateRenew{} },
 	TypeCertificateRevoke: func() Body { return &CertificateRevoke{} },
 	TypeRevocationPut:     func() Body { return &RevocationPut{} },
+	TypeRulesImport:       func() Body { return &RulesImport{} },
 }

@@ -156,6 +156,8 @@ func (p *processor) apply(b command.Body) (any, error) {
 		return p.rulePut(b)
 	case *command.RuleDelete:
 		return nil, p.ruleDelete(b)
+	case *command.RulesImport:
+		return p.rulesImport(b)
 	case *command.JoinTokenPut:
 		return p.joinTokenPut(b)
 	case *command.NodeEnrol:

@@ -121,6 +121,9 @@ func (d dice) people() command.Body {
 		b.Put = d.put()
 		return b
 	}
+	if d.IntN(3) == 0 {
+		return command.RulesImport{Tenant: d.tenant(), Put: []command.RuleEntry{{ID: pick[fleet.RuleID](d, "r1", "r2", "r3"), Spec: rule("", "").Spec}}}
+	}
 	return command.RuleDelete{ID: pick[fleet.RuleID](d, "r1", "r2", "r3"), Tenant: d.tenant()}
 }
 

@@ -43,9 +43,17 @@ type Found struct {
 	Matches  []Match
 	Failures []Failure
 
+	disabled []disabled
+
 	set *Set
 	req *request.Request
 	now time.Time
+}
+
+// disabled is a match that a rule took out.
+type disabled struct {
+	Match
+	by fleet.RuleID
 }
 
 // Evaluate returns what the rules say of r at now: each rule once, in the order of the bundle.
@@ -57,9 +65,15 @@ func (s *Set) Evaluate(r *request.Request, now time.Time) *Found {
 	h := newHaystack(r)
 	defer h.free()
 	for _, d := range s.detectors {
-		if m, ok := f.fence(d, func() (Match, bool) { return d.detect(r, now, h) }); ok && !f.Disabled(m.Type, string(m.Rule), []fleet.Point{m.Point}) {
-			f.Matches = append(f.Matches, m)
+		m, ok := f.fence(d, func() (Match, bool) { return d.detect(r, now, h) })
+		if !ok {
+			continue
 		}
+		if by := f.disabledBy(m.Type, string(m.Rule), []fleet.Point{m.Point}); by != nil {
+			f.disabled = append(f.disabled, disabled{m, by.id})
+			continue
+		}
+		f.Matches = append(f.Matches, m)
 	}
 	for _, p := range s.patches {
 		if len(p.spec.AttackTypes) > 0 {

@@ -206,6 +206,9 @@ func (a *app) showHost(h client.HostView) error {
 	if text := forwardingText(h.Spec.Forwarding); text != "" {
 		t.row("forwarding", text)
 	}
+	if text := failText(h.Spec.FailPolicy); text != "" {
+		t.row("fail closed", text)
+	}
 	t.row("added", a.age(h.CreatedAt))
 	if err := t.flush(); err != nil {
 		return err
@@ -277,14 +280,18 @@ func regionNames(rs []fleet.RegionName) string {
 
 func (a *app) hostSet() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "set NAME", Short: "Change a host's origins, mode, regions, TLS, forwarding or certificate", Args: exact("NAME"), ValidArgsFunction: first(a.completeHosts),
+		Use: "set NAME", Short: "Change a host's origins, mode, regions, TLS, forwarding, fail policy or certificate", Args: exact("NAME"), ValidArgsFunction: first(a.completeHosts),
 		Long:    hostSetLong,
 		Example: hostSetExample,
 	}
 	var o originFlags
 	o.register(cmd)
-	mode, edge, certificate := modeFlag(cmd), newEdgeFlags(cmd), certificateFlag(cmd)
+	mode, edge, certificate, fail := modeFlag(cmd), newEdgeFlags(cmd), certificateFlag(cmd), failFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		policy, err := fail(cmd)
+		if err != nil {
+			return err
+		}
 		edits, err := edge.edits(cmd)
 		if err != nil {
 			return err
@@ -313,10 +320,18 @@ func (a *app) hostSet() *cobra.Command {
 			}
 			in.Certificate = certificate
 		}
-		if in == (client.HostUpdate{}) && len(edits) == 0 {
+		if in == (client.HostUpdate{}) && len(edits) == 0 && policy == nil {
 			return usagef(cmd, "nothing to change: give --origin, --mode, --region, or another of its flags")
 		}
-		return a.editHost(cmd, args[0], func(h client.HostView) (client.HostUpdate, error) { return edits.on(in, h.Spec), nil }, func(h client.HostView) error { return a.say("host %s is changed", h.Name) })
+		return a.editHost(cmd, args[0], func(h client.HostView) (client.HostUpdate, error) {
+			in := edits.on(in, h.Spec)
+			if policy != nil {
+				changed, err := policy(h.Spec.FailPolicy)
+				in.FailPolicy = &changed
+				return in, err
+			}
+			return in, nil
+		}, func(h client.HostView) error { return a.say("host %s is changed", h.Name) })
 	}
 	return cmd
 }

@@ -21,7 +21,7 @@ A virtual patch blocks in monitoring and safe_blocking too. Rules of kind mode w
 host; 'fleetctl rule explain' says which of them decided.`
 
 func (a *app) modeCommand() *cobra.Command {
-	return group("mode", "What happens to malicious requests", modeLong, a.modeGet(), a.modeSet())
+	return group("mode", "What happens to malicious requests", modeLong, a.modeGet(), a.modeSet(), a.modeTenant())
 }
 
 func modeFlag(cmd *cobra.Command) *string {

@@ -11,12 +11,21 @@ import (
 )
 
 func (a *app) ruleCommand() *cobra.Command {
-	return group("rule", "Rules of a tenant", "", a.ruleAdd(), a.ruleList(), a.ruleShow(), a.ruleTest(), a.ruleDelete())
+	return group("rule", "Rules of a tenant", "", a.ruleAdd(), a.ruleList(), a.ruleShow(), a.ruleUpdate(), a.ruleTest(), a.ruleExplain(), a.ruleImport(), a.ruleExport(), a.ruleDelete())
 }
 
-const ruleAddLong = `Add a rule that looks for a pattern (RE2 regular expression) in requests.
+const ruleAddLong = `Add a rule. Its kind says what it does:
 
-It is written as flags, or as a file of YAML or JSON:
+  regex                looks for a pattern (RE2 regular expression); experimental ones report and never block
+  vpatch               blocks attack types, or any request that matches, in monitoring and safe_blocking too
+  disable_attack_type  a false-positive fix: attack types that do not count here
+  disable_rule         the same for managed rules or detectors, by their ids
+  mode                 the mode of the tenant (without conditions), or of a location (with conditions)
+  sensitive_data       masks what is at a point, or matches a pattern
+  set_response_header  sets a header of the answers
+  block_page           what a blocked client sees: HTML or JSON with {{request_id}}, {{host}}, {{client_address}}
+
+It is written as flags, or as a file of YAML or JSON (response headers and pages only so):
 
   kind: regex
   attack_type: sqli
@@ -27,12 +36,14 @@ It is written as flags, or as a file of YAML or JSON:
   comment: union select in the search
 
 Without a point the path, every argument and every header value are looked at. Without conditions the rule is for
-every request to the tenant's hosts. An experimental rule reports and never blocks.`
+every request to the tenant's hosts. A branch with more conditions inherits; of rules that say one thing, the most distinct
+decides. With expires_at (--expires) a rule ends by itself. Of a false-positive fix it is said which share of the last
+week's events it would have taken out.`
 
 func (a *app) ruleAdd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "add", Short: "Add a rule", Long: ruleAddLong, Args: exact(),
-		Example: "  fleetctl rule add -f rule.yaml\n  fleetctl rule add --pattern '(?i)union\\s+select' --type sqli --condition equal:host=shop.example.com",
+		Example: "  fleetctl rule add -f rule.yaml\n  fleetctl rule add --pattern '(?i)union\\s+select' --type sqli --condition equal:host=shop.example.com\n  fleetctl rule add --kind disable_attack_type --attack-types xss --point '[[\"post\"]]' --condition equal:uri=/blog/edit --expires 30d",
 	}
 	r := newRuleFlags(cmd)
 	id := cmd.Flags().String("id", "", "id of the rule (default made by the control plane)")
@@ -49,7 +60,10 @@ func (a *app) ruleAdd() *cobra.Command {
 			return err
 		}
 		return call(cmd.Context(), a, s, http.MethodPost, s.path("rules"), client.RuleCreate{ID: fleet.RuleID(*id), Spec: *spec}, func(r fleet.Rule) error {
-			return a.say("rule %s is added; see it reach the nodes with 'fleetctl ruleset status --wait'", r.ID)
+			if err := a.say("rule %s is added; see it reach the nodes with 'fleetctl ruleset status --wait'", r.ID); err != nil {
+				return err
+			}
+			return a.showImpact(cmd.Context(), s, *spec)
 		})
 	}
 	return cmd
@@ -63,9 +77,9 @@ func (a *app) ruleList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			header := []string{"RULE", "TYPE", "PATTERN", "POINT", "CONDITIONS", "EXPERIMENTAL", "COMMENT", "AGE"}
-			return show(cmd.Context(), a, s, listing{path: s.path("rules"), cursor: "cursor"}, header, func(r fleet.Rule) []any {
-				return []any{r.ID, r.Spec.AttackType, r.Spec.Pattern, pointText(r.Spec.Point), conditionsText(r.Spec.Conditions), yesNo(r.Spec.Experimental), r.Spec.Comment, a.age(r.CreatedAt)}
+			header := []string{"RULE", "KIND", "WHAT", "POINT", "CONDITIONS", "ENDS", "COMMENT", "AGE"}
+			return show(cmd.Context(), a, s, listing{path: s.path("rules"), cursor: "cursor"}, header, func(r client.RuleView) []any {
+				return []any{r.ID, r.Spec.Kind, ruleText(r.Spec), pointText(r.Spec.Point), conditionsText(r.Spec.Conditions), endText(r), r.Spec.Comment, a.age(r.CreatedAt)}
 			})
 		},
 	}
@@ -100,15 +114,14 @@ func (a *app) ruleShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return get(cmd.Context(), a, s, s.path("rules", args[0]), func(r fleet.Rule) error {
+			return get(cmd.Context(), a, s, s.path("rules", args[0]), func(r client.RuleView) error {
 				t := newTable(a.Out)
 				t.row("rule", r.ID)
 				t.row("kind", r.Spec.Kind)
-				t.row("attack type", r.Spec.AttackType)
-				t.row("pattern", r.Spec.Pattern)
+				t.row("what", ruleText(r.Spec))
 				t.row("point", pointText(r.Spec.Point))
 				t.row("conditions", conditionsText(r.Spec.Conditions))
-				t.row("experimental", yesNo(r.Spec.Experimental))
+				t.row("ends", endText(r))
 				t.row("comment", r.Spec.Comment)
 				t.row("made", a.age(r.CreatedAt))
 				return t.flush()
@@ -119,7 +132,7 @@ func (a *app) ruleShow() *cobra.Command {
 
 func (a *app) ruleDelete() *cobra.Command {
 	return &cobra.Command{
-		Use: "delete RULE", Short: "Delete a rule", Example: "  fleetctl rule delete rule-0123456789abcdef", Args: exact("RULE"), ValidArgsFunction: first(a.completeRules),
+		Use: "delete RULE", Aliases: []string{"rm"}, Short: "Delete a rule", Example: "  fleetctl rule delete rule-0123456789abcdef", Args: exact("RULE"), ValidArgsFunction: first(a.completeRules),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := a.tenantSession(cmd)
 			if err != nil {
@@ -138,7 +151,7 @@ func (a *app) ruleDelete() *cobra.Command {
 func (a *app) ruleTest() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "test", Short: "Show which rules a request would match", Args: exact(),
-		Long:    "Show which rules a request would match: the tenant's stored rules, or the one of a file or of flags. The request is sent nowhere.",
+		Long:    "Show which rules a request would match: the tenant's stored rules, or the one of a file or of flags. The request is sent nowhere. Of a false-positive fix it says which share of the last week's events it takes out; 'fleetctl rule explain' says all that there is to say of a request.",
 		Example: "  fleetctl rule test --url 'https://shop.example.com/?q=1+union+select'\n  fleetctl rule test -f rule.yaml --url https://shop.example.com/ --data @body.json --header 'Content-Type: application/json'",
 	}
 	r := newRuleFlags(cmd)
@@ -171,6 +184,9 @@ func (a *app) ruleTest() *cobra.Command {
 		s, err := a.tenantSession(cmd)
 		if err != nil {
 			return err
+		}
+		if in.Spec != nil && disables(*in.Spec) {
+			return call(cmd.Context(), a, s, http.MethodPost, s.path("rules", "impact"), client.RuleImpact{Spec: *in.Spec}, a.showTouched)
 		}
 		return call(cmd.Context(), a, s, http.MethodPost, s.path("rules", "test"), in, a.showMatches)
 	}

@@ -12,7 +12,8 @@ import (
 // ruleFlags describe a rule: a file, or one flag for each field.
 type ruleFlags struct {
 	file, pattern, attackType, point, comment string
-	conditions                                []string
+	kind, mode, expires                       string
+	conditions, attackTypes, ruleIDs          []string
 	experimental                              bool
 }
 
@@ -20,6 +21,11 @@ func newRuleFlags(cmd *cobra.Command) *ruleFlags {
 	r := &ruleFlags{}
 	f := cmd.Flags()
 	f.StringVarP(&r.file, "file", "f", "", "file with the rule, YAML or JSON; - for the standard input")
+	f.StringVar(&r.kind, "kind", string(fleet.RuleRegex), "kind of rule")
+	f.StringSliceVar(&r.attackTypes, "attack-types", nil, "attack types that a virtual patch stops, or that are disabled; several by commas")
+	f.StringSliceVar(&r.ruleIDs, "rules", nil, "ids of the managed rules or detectors that are disabled; several by commas")
+	f.StringVar(&r.mode, "mode", "", "mode that a rule of kind mode sets")
+	f.StringVar(&r.expires, "expires", "", "when the rule ends: in a time such as 12h or 30d, or at a time such as 2026-12-24T00:00:00Z")
 	f.StringVar(&r.pattern, "pattern", "", "RE2 regular expression to look for")
 	f.StringVar(&r.attackType, "type", string(fleet.AttackCustom), "attack type of what matches")
 	f.StringArrayVar(&r.conditions, "condition", nil, "condition as type:point=value, such as equal:host=shop.example.com or absent:query[x]; repeatable")
@@ -27,13 +33,16 @@ func newRuleFlags(cmd *cobra.Command) *ruleFlags {
 	f.BoolVar(&r.experimental, "experimental", false, "report, never block")
 	f.StringVar(&r.comment, "comment", "", "what the rule is for; it is shown with its events")
 	completeFlag(cmd, "type", words(fleet.AttackTypes...))
+	completeFlag(cmd, "kind", words(fleet.RuleKinds...))
+	completeFlag(cmd, "attack-types", words(fleet.AttackTypes...))
+	completeFlag(cmd, "mode", words(fleet.Modes...))
 	return r
 }
 
 // spec is the rule that the flags describe, validated as the nodes will load it; nil if they describe none.
 func (r *ruleFlags) spec(a *app, cmd *cobra.Command) (*fleet.RuleSpec, error) {
 	used := ""
-	for _, name := range []string{"pattern", "type", "condition", "point", "experimental", "comment"} {
+	for _, name := range []string{"pattern", "type", "condition", "point", "experimental", "comment", "kind", "attack-types", "rules", "mode", "expires"} {
 		if cmd.Flags().Changed(name) {
 			used = name
 		}
@@ -44,13 +53,13 @@ func (r *ruleFlags) spec(a *app, cmd *cobra.Command) (*fleet.RuleSpec, error) {
 		}
 		return r.fromFile(a)
 	}
-	if r.pattern == "" {
+	if r.pattern == "" && !cmd.Flags().Changed("kind") {
 		if used != "" {
 			return nil, usagef(cmd, "--pattern is missing: what should the rule look for?")
 		}
 		return nil, nil
 	}
-	spec, err := r.fromFlags(cmd)
+	spec, err := r.fromFlags(a, cmd)
 	if err != nil {
 		return nil, err
 	}
@@ -66,9 +75,21 @@ func (r *ruleFlags) fromFile(a *app) (*fleet.RuleSpec, error) {
 	return spec, decodeYAML(r.file, b, spec, func() error { return rules.Validate(*spec) })
 }
 
-func (r *ruleFlags) fromFlags(cmd *cobra.Command) (*fleet.RuleSpec, error) {
+func (r *ruleFlags) fromFlags(a *app, cmd *cobra.Command) (*fleet.RuleSpec, error) {
 	spec := &fleet.RuleSpec{
-		Kind: fleet.RuleRegex, Pattern: r.pattern, AttackType: fleet.AttackType(r.attackType), Experimental: r.experimental, Comment: r.comment,
+		Kind: fleet.RuleKind(r.kind), Pattern: r.pattern, Experimental: r.experimental, Comment: r.comment, Rules: r.ruleIDs, Mode: fleet.Mode(r.mode),
+	}
+	if spec.Kind == fleet.RuleRegex || cmd.Flags().Changed("type") {
+		spec.AttackType = fleet.AttackType(r.attackType)
+	}
+	for _, t := range r.attackTypes {
+		spec.AttackTypes = append(spec.AttackTypes, fleet.AttackType(t))
+	}
+	if r.expires != "" {
+		var err error
+		if spec.ExpiresAt, err = a.parseEnd(cmd, r.expires); err != nil {
+			return nil, err
+		}
 	}
 	for _, text := range r.conditions {
 		kind, rest, ok := strings.Cut(text, ":")

@@ -1,6 +1,8 @@
 package e2e_test
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -177,6 +179,7 @@ func (l *life) hostsAndRules() {
 	r.does("fleetctl node show NODE", "NODE", "n1")
 	l.originThatDoesNotAnswer()
 	l.authorities()
+	l.certificatesByHand()
 	r = l.on("A rule does not reach a node", l.m1, l.m1.env())
 	await(l.t, "the rules are live", func() bool {
 		return l.m1.fleetctl("ruleset", "status", "--tenant", "acme").code == fleet.ExitOK
@@ -193,10 +196,32 @@ func (l *life) authorities() {
 	failing := l.on("Renewals failing", l.m1, l.m1.env())
 	failing.says(failing.does("fleetctl cert budget"), "orders wait")
 	failing.says(failing.does("fleetctl host list --tenant TENANT", of...), "www.acme.example")
+	failing.says(failing.does("fleetctl cert list"), "HOST")
 	failing.says(failing.does("fleetctl cluster kek show"), "m1")
 	failing.says(failing.does("fleetctl host show --tenant TENANT HOST", of...), "www.acme.example")
 	failing.says(failing.does("fleetctl node list"), "n1")
 	failing.does("fleetctl host check --tenant TENANT HOST", of...)
+}
+
+func (l *life) certificatesByHand() {
+	of := []string{"TENANT", "acme", "HOST", "www.acme.example"}
+	own := newAuthority(l.t, "of the customer")
+	l.keep("own", own, own.issue("www.acme.example", x509.ExtKeyUsageServerAuth))
+	r := l.on("Certificates by hand", l.m1, l.m1.env())
+	r.says(r.does("fleetctl cert upload --tenant TENANT HOST --cert fullchain.pem --key privkey.pem", append(of, "fullchain.pem", "own.pem", "privkey.pem", "own.key")...), "is stored and on its way")
+	r.says(r.does("fleetctl cert show --tenant TENANT HOST", of...), "uploaded", "of the customer")
+	r.says(r.does("fleetctl cert list --expiring 14d"), "HOST")
+	r.says(r.tries("fleetctl cert revoke --tenant TENANT HOST --yes --reason 'the key was in a public repository'", of...).stderr, "was uploaded", "upload its successor")
+	r.does("fleetctl cert remove --tenant TENANT HOST --yes", of...)
+	l.on("Renewals failing", l.m1, l.m1.env()).says(l.m1.fleetctl("cert", "show", "--tenant", "acme", "www.acme.example").stdout, "for it was removed")
+}
+
+// keep writes a certificate with its authority's, and its key, to where the reader works.
+func (l *life) keep(name string, by *authority, c tls.Certificate) {
+	l.t.Helper()
+	cert, key := by.files(c)
+	write(l.t, filepath.Join(l.dir, name+".pem"), cert+by.pem())
+	write(l.t, filepath.Join(l.dir, name+".key"), key)
 }
 
 // closedOrigin refuses connections at once. The node looks after its health, and must not dial what is not this machine.
@@ -212,10 +237,17 @@ func (l *life) originThatDoesNotAnswer() {
 		l.t.Fatal(err)
 	}
 	of := []string{"TENANT", "acme", "HOST", "www.acme.example"}
+	await(l.t, "the node has reported", func() bool {
+		return strings.Contains(l.m1.fleetctl("origin", "health", "--tenant", "acme", "www.acme.example").stdout, " up ")
+	})
+	r.says(r.does("fleetctl origin health --tenant TENANT HOST", of...), closedOrigin)
 	r.does("fleetctl host set --tenant TENANT HOST --health-path /healthz --health-interval 5s", of...)
 	r.does("fleetctl host set --tenant TENANT HOST --response-timeout 120s --max-connections 0", of...)
 	r.does("fleetctl origin add --tenant TENANT HOST https://203.0.113.12 --server-name origin.example.com --ca origin-ca.pem", append(of, "https://203.0.113.12", "https://127.0.0.1:10")...)
 	r.says(r.does("fleetctl origin list --tenant TENANT HOST", of...), closedOrigin, "https://127.0.0.1:10", "origin.example.com")
+	edge := newAuthority(l.t, "of the edge")
+	l.keep("edge", edge, edge.issue("edge", x509.ExtKeyUsageClientAuth))
+	r.says(r.does("fleetctl origin set --tenant TENANT HOST URL --client-cert edge.pem --client-key edge.key", append(of, "URL", "https://127.0.0.1:10")...), "CN=edge")
 	r.does("fleetctl tenant update TENANT --allow-origin CIDR", "TENANT", "acme", "CIDR", "10.20.0.0/16")
 }
 

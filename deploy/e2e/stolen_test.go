@@ -31,6 +31,7 @@ func (a *apart) stolenNode(t *testing.T) {
 	a.up(t)
 	stolen, others := a.edges[2], a.edges[:2]
 	hosts := []fleet.HostName{a.host, a.late}
+	defer a.explain(t, hosts)
 	old := map[fleet.HostName]*x509.Certificate{}
 	for _, h := range hosts {
 		old[h] = a.leaf(t, others[0], h)
@@ -79,6 +80,20 @@ func (a *apart) stolenNode(t *testing.T) {
 	})
 	a.nothingNew(t, stolen, old)
 	a.opensNothing(t, disk, old, fresh)
+}
+
+// explain says how the hosts are, if the test failed.
+func (a *apart) explain(t *testing.T, hosts []fleet.HostName) {
+	t.Helper()
+	if !t.Failed() {
+		return
+	}
+	for _, h := range hosts {
+		for _, object := range []string{"host", "cert"} {
+			t.Log(a.fleetctl(object, "show", "--tenant", string(dividedTenant), string(h)).stdout)
+		}
+	}
+	t.Log(a.log)
 }
 
 // nothingNew holds that the stolen machine, which runs, has what it had and is told nothing.

@@ -151,7 +151,7 @@ func (p *pool) roundTrip(r *http.Request, client netip.Addr, failed func(reason 
 		reason := m.reason(err)
 		failed(reason)
 		p.failed(r.Context(), m, reason, err)
-		again := unreached(err) || sent == nil && safe(r) && (reason == "protocol" || reason == "busy")
+		again := unreached(err) || sent == nil && safe(r) && (reason == "protocol" || reason == "busy" || reason == "client_cert")
 		if !again || sent != nil && sent.started.Load() {
 			return nil, err
 		}

@@ -116,8 +116,8 @@ func (a *apart) restored(t *testing.T, change func(*state.Tx), meanwhile func())
 	dir := t.TempDir()
 	file, recovery, token := filepath.Join(dir, "edgefleet.snapshot"), filepath.Join(dir, "recovery.key"), a.token()
 	write(t, file, changed.String())
-	write(t, recovery, string(read(t, a.member.path("recovery.key"))))
-	a.member.stop()
+	write(t, recovery, string(read(t, a.path("recovery.key"))))
+	a.stop()
 	if err := os.RemoveAll(a.data()); err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func (a *apart) restored(t *testing.T, change func(*state.Tx), meanwhile func())
 	if r := a.controlplane("init", "--from-snapshot", file, "--recovery-key", recovery, "--yes"); r.code != fleet.ExitOK {
 		t.Fatal(r.stderr)
 	}
-	write(t, a.member.path("operator.token"), token)
+	write(t, a.path("operator.token"), token)
 	a.launch()
 	await(t, "the control plane is back", func() bool {
 		s, err := client.Get[client.ClusterStatus](t.Context(), a.operator, "/v1/cluster", nil)

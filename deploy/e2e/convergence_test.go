@@ -235,14 +235,13 @@ func newDivided(t *testing.T, f *wholeFleet, host fleet.HostName, reapAfter stri
 }
 
 // enrol starts an edge.
-func (d *divided) enrol(t *testing.T, id string) *runningEdge {
+func (d *divided) enrol(t *testing.T, id string) {
 	t.Helper()
 	e := &runningEdge{edge: newEdge(t, id, d.member), log: &buffer{}}
 	e.configure("poll_interval: 20s", "heartbeat_interval: 1s", "drain_timeout: 3s", "log_level: warn")
 	e.start(d.must("node", "join-token"))
 	t.Cleanup(e.stop)
 	d.edges = append(d.edges, e)
-	return e
 }
 
 // up waits until every edge serves.

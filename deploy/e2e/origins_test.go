@@ -7,8 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -53,7 +52,7 @@ func (o *demanding) start() {
 		o.t.Fatal(err)
 	}
 	o.addr = l.Addr().String()
-	o.server = &http.Server{TLSConfig: o.config, ReadHeaderTimeout: patience, ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	o.server = &http.Server{TLSConfig: o.config, ReadHeaderTimeout: patience, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprintf(w, "%s saw %s", o.name, r.TLS.PeerCertificates[0].Subject.CommonName)
 	})}
 	o.done = make(chan error, 1)

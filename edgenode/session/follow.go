@@ -25,7 +25,7 @@ const (
 func (s *Session) follow(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	retry := firstRetry
+	retry, soon := firstRetry, false
 	for {
 		var complete bool
 		select {
@@ -36,8 +36,10 @@ func (s *Session) follow(ctx context.Context) {
 			for _, set := range s.mail.take() {
 				complete = s.apply(ctx, set) && complete
 			}
-			if complete {
-				continue // the timer of the regular poll runs on
+			if complete || soon {
+				// The timer runs on. A poll that is to bring what is missing, such as the group key of a new epoch, must not be put
+				// off by heads that come meanwhile and lack the same.
+				continue
 			}
 		case <-timer.C:
 			complete = s.poll(ctx)
@@ -45,7 +47,7 @@ func (s *Session) follow(ctx context.Context) {
 			complete = s.poll(ctx)
 		}
 		wait := jitter(s.options.PollInterval)
-		if complete {
+		if soon = !complete; complete {
 			retry = firstRetry
 		} else {
 			wait = min(wait, jitter(retry))

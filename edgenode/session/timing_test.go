@@ -229,6 +229,29 @@ func TestAHeadThatCannotBeLoadedYetIsAskedForSoonAndThenLessOften(t *testing.T) 
 	})
 }
 
+func TestAPollThatIsToBringWhatIsMissingIsNotPutOffByMoreHeads(t *testing.T) {
+	change := func(o *session.Options) { o.PollInterval = 10 * time.Minute }
+	inBubble(t, change, func(t *testing.T, _ *session.Session, b *fakeBus, st *fakeStore) {
+		time.Sleep(time.Second) // the first poll is over
+		st.mu.Lock()
+		st.pending = true
+		st.mu.Unlock()
+		before, _ := b.seen()
+		body, err := json.Marshal(fleet.HeadSet{Heads: make([]fleet.SignedHead, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			b.handlers.Message(group.HeadSubject(), body)
+			time.Sleep(300 * time.Millisecond)
+		}
+		synctest.Wait()
+		if after, _ := b.seen(); len(after)-len(before) < 2 || after[len(before)].Sub(before[len(before)-1]) > 3*time.Second {
+			t.Errorf("%d polls in 6 s", len(after)-len(before))
+		}
+	})
+}
+
 func TestOfHeadsThatComeFasterThanTheyAreAppliedTheNewestIsNext(t *testing.T) {
 	change := func(o *session.Options) { o.PollInterval = 10 * time.Minute }
 	inBubble(t, change, func(t *testing.T, _ *session.Session, b *fakeBus, st *fakeStore) {

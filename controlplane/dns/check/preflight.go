@@ -106,6 +106,8 @@ func (r *Resolver) port(via fleet.ChallengeType) uint16 {
 		return r.HTTPPort
 	case fleet.ChallengeTLSALPN01:
 		return r.HTTPSPort
+	case fleet.ChallengeDNS01: // it looks at no edge
+		return 0
 	default:
 		return 0
 	}

@@ -2,7 +2,6 @@ package config
 
 import (
 	"crypto/ed25519"
-	"crypto/tls"
 	"errors"
 	"maps"
 	"net/netip"
@@ -70,6 +69,8 @@ type Store struct {
 	current map[fleet.HeadKind]*tree
 	// previous is kept on disk to fall back to; its bundles are not decoded.
 	previous map[fleet.HeadKind]*tree
+	// published are the trees that the snapshot was made of.
+	published map[fleet.HeadKind]*tree
 	// floor is the highest head ever accepted, although its blobs may be damaged: nothing older is accepted.
 	floor map[fleet.HeadKind]head.Head
 }
@@ -125,46 +126,6 @@ func (s *Store) report(h head.Head, reason string) fleet.HeadReport {
 		s.reports[h.Kind] = r
 	}
 	return r
-}
-
-// publish makes the current trees what is served.
-func (s *Store) publish() {
-	snap := &Snapshot{
-		Hosts:      map[fleet.HostName]*Host{},
-		Challenges: map[ChallengeKey]string{}, Validations: map[fleet.HostName]*tls.Certificate{},
-		Versions: map[fleet.HeadKind]fleet.Version{},
-		GroupKey: s.keys[s.keys.newest()].key,
-	}
-	var entries []sni.Entry
-	for kind, t := range s.current {
-		snap.Versions[kind] = t.head.Version
-		for _, p := range t.tenants {
-			entries = append(entries, p.entries...)
-			maps.Copy(snap.Validations, p.validations)
-			for _, c := range p.challenges {
-				snap.Challenges[ChallengeKey{c.Host, c.Token}] = c.Response
-			}
-		}
-	}
-	ruleset, certs := s.current[fleet.HeadRuleset], s.current[fleet.HeadCerts]
-	if t := s.current[fleet.HeadConfig]; t != nil {
-		for tenant, p := range t.tenants {
-			for _, h := range p.hosts {
-				served := *h
-				served.RulesMissing = true
-				if ruleset != nil {
-					part, loaded := ruleset.tenants[tenant]
-					served.Rules, served.RulesMissing = part.rules, !loaded
-				}
-				if certs != nil {
-					served.OriginCerts = certs.tenants[tenant].origins[h.Name]
-				}
-				snap.Hosts[h.Name] = &served
-			}
-		}
-	}
-	s.options.Certificates.Replace(entries)
-	s.snapshot.Store(snap)
 }
 
 // neededBlobs are the blobs of everything that may be served after a restart.

@@ -208,6 +208,11 @@ func (m *member) startEvents(ctx context.Context) error {
 		return err
 	}
 	m.parts.Start(ctx, "event projection", p.Run)
+	r, err := events.NewRepair(events.RepairOptions{Store: m.events, Peers: eventPeers{m}, Telemetry: m.tel})
+	if err != nil {
+		return err
+	}
+	m.parts.Start(ctx, "event repair", r.Run)
 	return nil
 }
 

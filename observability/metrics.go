@@ -89,6 +89,8 @@ var eventMetrics = []Metric{
 	{Name: "edgefleet_events_put_seconds", Kind: KindHistogram, Unit: "s", Description: "Time to write one batch of events durably."},
 	{Name: "edgefleet_events_watermark_gaps", Kind: KindGauge, Unit: "1", Description: "Boots of nodes with a sequence number that this member has missed for more than a minute."},
 	{Name: "edgefleet_events_missed_total", Kind: KindCounter, Unit: "1", Description: "Sequence numbers that this member never got although a majority of members did."},
+	{Name: "edgefleet_events_repaired_total", Kind: KindCounter, Unit: "1", Description: "Events that this member fetched from another because it had missed or lost them."},
+	{Name: "edgefleet_events_missing", Kind: KindGauge, Unit: "1", Description: "Sequence numbers of events that this member lacks and has not fetched from the others yet."},
 	{Name: "edgefleet_events_tail_skipped_total", Kind: KindCounter, Unit: "1", Description: "Events that a reader of the tail was too slow for."},
 }
 

@@ -15,6 +15,7 @@ func (a *API) registerEvents() {
 	handle(a, op("event-show", http.MethodGet, "/v1/tenants/{tenant}/events/{event}", "One attack event", tenantOwn, fleet.PermEventsRead, fleet.DutyConsole).locally(), a.eventShow)
 	a.registerTail()
 	a.registerAttacks()
+	a.registerEventPeers()
 	a.registerEventQueries()
 }
 

@@ -24,6 +24,13 @@ CREATE TABLE IF NOT EXISTS marks (
 	updated   INTEGER NOT NULL,
 	PRIMARY KEY (node, boot)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS missing (
+	node  TEXT NOT NULL,
+	boot  TEXT NOT NULL,
+	first INTEGER NOT NULL,
+	last  INTEGER NOT NULL,
+	PRIMARY KEY (node, boot, first)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS born (at INTEGER NOT NULL) STRICT;
 `
 
@@ -116,8 +123,9 @@ func (m *marks) madeAt() time.Time {
 	return m.born
 }
 
-// cover adds spans in one transaction and returns how many sequence numbers were new.
-func (m *marks) cover(ctx context.Context, spans []Span) (added uint64, err error) {
+// cover adds spans in one transaction and returns how many sequence numbers were new. With missed, those are remembered as
+// missing, unless the store is shared.
+func (m *marks) cover(ctx context.Context, spans []Span, missed bool) (added uint64, err error) {
 	byBoot := map[bootKey][]Span{}
 	for _, s := range spans {
 		k := bootKey{s.Node, s.Boot}
@@ -145,6 +153,13 @@ func (m *marks) cover(ctx context.Context, spans []Span) (added uint64, err erro
 			continue
 		}
 		added += n
+		for _, s := range spans {
+			if missed && m.lock == "" {
+				if err := noteMissing(ctx, tx, before, s); err != nil {
+					return 0, err
+				}
+			}
+		}
 		after.since = before.since
 		switch {
 		case len(after.ahead) == 0:

@@ -263,7 +263,7 @@ func (p *Projection) store(ctx context.Context, b batch) error {
 	if len(missed) == 0 {
 		return nil
 	}
-	n, err := p.o.Store.Skip(ctx, missed...)
+	n, err := p.o.Store.Miss(ctx, missed...)
 	p.met.missed(ctx, n)
 	return err
 }

@@ -2,8 +2,8 @@
 // the projection that fills it from JetStream and acknowledges to the nodes what is durable.
 //
 // It owns the event files or tables (one for each UTC day of event time), the watermark of each node's boot, and the
-// stream's configuration. It does not mask and does not decide who may read: callers pass the tenant. It does not copy events from
-// other members: what a member never got is counted, and the majority that released it holds it.
+// stream's configuration. It does not mask and does not decide who may read: callers pass the tenant. What a
+// member never got, or lost with its disk, a Repair fetches from the other members.
 //
 // JetStream is a buffer only: when it is away, or lost its disk, nodes keep what was not acknowledged and send it again.
 // When the member's disk fails or PostgreSQL is away, nothing is acknowledged, and writing is tried again until it works.
@@ -146,7 +146,7 @@ func (s *Store) Put(ctx context.Context, evs []fleet.Event) error {
 		return fmt.Errorf("put events: %w", s.engine.fail(err))
 	}
 	// The watermark follows the events: after a crash between the two it is behind, and a resend moves it.
-	if _, err := s.marks.cover(ctx, spans); err != nil {
+	if _, err := s.marks.cover(ctx, spans, false); err != nil {
 		return fmt.Errorf("put events: %w", s.engine.fail(err))
 	}
 	s.met.stored(ctx, len(fresh), len(evs)-len(fresh), s.o.Now().Sub(began))
@@ -166,12 +166,21 @@ type Span struct {
 
 // Skip moves watermarks over sequence numbers that this store will never hold, and returns how many those are.
 func (s *Store) Skip(ctx context.Context, spans ...Span) (uint64, error) {
+	return s.skip(ctx, spans, false)
+}
+
+// Miss is Skip of what other members hold: it is remembered until a Repair has fetched it from them.
+func (s *Store) Miss(ctx context.Context, spans ...Span) (uint64, error) {
+	return s.skip(ctx, spans, true)
+}
+
+func (s *Store) skip(ctx context.Context, spans []Span, missed bool) (uint64, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	if err := s.engine.ready(ctx); err != nil {
 		return 0, fmt.Errorf("skip events: %w", err)
 	}
-	n, err := s.marks.cover(ctx, spans)
+	n, err := s.marks.cover(ctx, spans, missed)
 	if err != nil {
 		return 0, fmt.Errorf("skip events: %w", s.engine.fail(err))
 	}

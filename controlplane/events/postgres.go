@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -64,15 +65,13 @@ func openPostgres(o Postgres, log *slog.Logger) (*postgres, error) {
 		return nil, fleet.Invalid("postgres", "the connection string cannot be read: give one such as postgres://edgefleet:PASSWORD@db.example.net/edgefleet?sslmode=verify-full, with special characters of the password as %%XX")
 	}
 	c.ConnectTimeout = connectTimeout
-	for name, value := range map[string]string{
+	maps.Copy(c.RuntimeParams, map[string]string{
 		"application_name":                    "edgefleet",
 		"synchronous_commit":                  "on", // what is acknowledged is on its disk
 		"statement_timeout":                   "60000",
 		"lock_timeout":                        "10000",
 		"idle_in_transaction_session_timeout": "60000",
-	} {
-		c.RuntimeParams[name] = value
-	}
+	})
 	if c.TLSConfig == nil && !local(c.Host) {
 		log.Warn("the connection to the event store's PostgreSQL is not encrypted: set sslmode=verify-full in its connection string", "host", c.Host)
 	}

@@ -62,8 +62,10 @@ func testAggregate(t *testing.T, open Open) {
 		},
 		"conditions": {
 			events.Aggregation{Since: since, GroupBy: []string{"path", "client_ip"}, Where: []events.Condition{
-				{Field: "path", Op: "in", Values: []string{"/0", "/1", "/5", "' OR 1=1 --"}}, {Field: "client_ip", Op: "ne", Values: []string{"192.0.2.2"}},
-				{Field: "response_status", Op: "eq", Values: []string{"403"}}, {Field: "host", Op: "prefix", Values: []string{"acme."}},
+				{Field: "path", Op: "in", Values: []string{"/0", "/1", "/5", "' OR 1=1 --"}},
+				{Field: "client_ip", Op: "ne", Values: []string{"192.0.2.2"}},
+				{Field: "response_status", Op: "eq", Values: []string{"403"}},
+				{Field: "host", Op: "prefix", Values: []string{"acme."}},
 			}},
 			[]map[string]any{{"path": "/1", "client_ip": "192.0.2.1", "count": n(40)}},
 		},
@@ -71,8 +73,10 @@ func testAggregate(t *testing.T, open Open) {
 		"days, with the first and last": {
 			events.Aggregation{Since: since, GroupBy: []string{"day"}, Select: []string{"count", "first", "last"}},
 			[]map[string]any{
-				{"day": day(2), "count": n(47), "first": at(239), "last": at(193)}, {"day": day(3), "count": n(96), "first": at(192), "last": at(97)},
-				{"day": day(4), "count": n(96), "first": at(96), "last": at(1)}, {"day": day(5), "count": n(1), "first": at(0), "last": at(0)},
+				{"day": day(2), "count": n(47), "first": at(239), "last": at(193)},
+				{"day": day(3), "count": n(96), "first": at(192), "last": at(97)},
+				{"day": day(4), "count": n(96), "first": at(96), "last": at(1)},
+				{"day": day(5), "count": n(1), "first": at(0), "last": at(0)},
 			},
 		},
 	} {

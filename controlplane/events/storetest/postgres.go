@@ -45,8 +45,7 @@ func StartPostgres(t testing.TB) *Postgres {
 		t.Skip("no PostgreSQL here (Debian: apt-get install postgresql, or make peers): its event store is not tested")
 	}
 	p := &Postgres{bin: filepath.Dir(slices.Max(found)), dbs: map[string]string{}}
-	// Not t.TempDir: root's are closed to the account that the server must run as.
-	if p.dir, err = os.MkdirTemp("", "postgres-"); err != nil {
+	if p.dir, err = os.MkdirTemp("", "postgres-"); err != nil { //nolint:usetesting // root's are closed to the account that the server must run as
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(p.dir) })

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -231,8 +232,8 @@ func place(kind, name, value string) request {
 func jsonRequest(name, value string) request {
 	var doc any = value
 	names := strings.Split(name, ".")
-	for i := len(names) - 1; i >= 0; i-- {
-		doc = map[string]any{names[i]: doc}
+	for _, n := range slices.Backward(names) {
+		doc = map[string]any{n: doc}
 	}
 	b, err := json.Marshal(doc)
 	if err != nil {

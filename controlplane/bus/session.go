@@ -18,8 +18,11 @@ const memberQueue = "members"
 // anyInbox begins the reply subjects of nodes and members; the subject of a blob does not say which node asks.
 const anyInbox = "_INBOX"
 
-// maxMessage bounds what is decoded from a node.
-const maxMessage = 256 << 10
+// maxMessage bounds what is decoded from a node, maxBlobRequest a request for a blob.
+const (
+	maxMessage     = 256 << 10
+	maxBlobRequest = 1 << 10
+)
 
 // Library is what a member answers nodes from. It is nil-safe to ask for what is not there: ErrNotFound.
 type Library interface {
@@ -32,7 +35,7 @@ type Library interface {
 // Serve answers nodes until ctx ends: polls and blobs from the library, and hands each report to report.
 func (b *Bus) Serve(ctx context.Context, lib Library, report func(fleet.Report)) error {
 	var subs []*nats.Subscription
-	waiting := make(chan struct{}, passed)
+	others := newOthers(b)
 	defer func() {
 		for _, s := range subs {
 			_ = s.Unsubscribe()
@@ -40,7 +43,7 @@ func (b *Bus) Serve(ctx context.Context, lib Library, report func(fleet.Report))
 	}()
 	for subj, h := range map[string]nats.MsgHandler{
 		"poll.*": func(m *nats.Msg) { b.poll(m, lib) },
-		"blob.*": func(m *nats.Msg) { b.blob(ctx, m, lib, waiting) },
+		"blob.*": func(m *nats.Msg) { others.blob(ctx, m, lib) },
 	} {
 		s, err := b.conn.QueueSubscribe(subj, memberQueue, h)
 		if err != nil {
@@ -51,7 +54,7 @@ func (b *Bus) Serve(ctx context.Context, lib Library, report func(fleet.Report))
 	for subj, h := range map[string]nats.MsgHandler{
 		// Every member hears every report, so that whoever leads knows who is alive.
 		"st.*":           func(m *nats.Msg) { b.report(m, "st.", report) },
-		heldPrefix + "*": func(m *nats.Msg) { held(m, lib) },
+		heldPrefix + "*": func(m *nats.Msg) { others.held(m, lib) },
 	} {
 		s, err := b.conn.Subscribe(subj, h)
 		if err != nil {
@@ -109,10 +112,18 @@ func (b *Bus) poll(m *nats.Msg, lib Library) {
 	_ = m.Respond(data)
 }
 
+// blobs is where a blob is taken from.
+type blobs interface {
+	Blob(d fleet.Digest) ([]byte, error)
+}
+
 // chunk is the answer to a request for a part of a blob.
-func chunk(m *nats.Msg, prefix string, lib Library) (*nats.Msg, error) {
+func chunk(m *nats.Msg, prefix string, lib blobs) (*nats.Msg, error) {
 	var r fleet.BlobRequest
 	d := fleet.Digest("sha256:" + strings.TrimPrefix(m.Subject, prefix))
+	if len(m.Data) > maxBlobRequest {
+		return nil, fleet.NewError(fleet.ErrTooLarge, "request", "a request of %d bytes; the limit is %d", len(m.Data), maxBlobRequest)
+	}
 	if err := errors.Join(d.Validate(), fleet.DecodeStrict(m.Data, &r)); err != nil {
 		return nil, err
 	}

@@ -28,6 +28,12 @@ type library struct {
 	asked []fleet.NodeID
 }
 
+func (l *library) drop(d fleet.Digest) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.blobs, d)
+}
+
 func (l *library) HeadSet(n fleet.NodeID) (fleet.HeadSet, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -280,7 +286,7 @@ func TestAMemberThatDoesNotHoldABlobAsksTheOthers(t *testing.T) {
 	has := &library{}
 	serve(t, b1, &library{})
 	serve(t, b2, has)
-	n := w.connect(b1, "n1") // whose blobs m1 answers for, as long as it is there
+	n := w.connect(b1, "n1") // the requests of which come to either
 	want := make([]byte, fleet.BlobChunkBytes+7)
 	if _, err := rand.Read(want); err != nil {
 		t.Fatal(err)
@@ -298,6 +304,27 @@ func TestAMemberThatDoesNotHoldABlobAsksTheOthers(t *testing.T) {
 		})
 		if size := got.Header.Get(fleet.BlobSizeHeader); size != strconv.Itoa(len(want)) || !bytes.Equal(got.Data, want[offset:min(len(want), offset+fleet.BlobChunkBytes)]) {
 			t.Errorf("at %d: %d bytes of %s", offset, len(got.Data), size)
+		}
+	}
+	small := has.add([]byte("small"))
+	inbox := n.NewRespInbox()
+	answers := subscribe(t, n.Conn, inbox)
+	const nodes = 50 // all at one moment
+	for range nodes {
+		if err := n.PublishRequest(fleet.BlobSubject(small), inbox, []byte(`{}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range nodes {
+		if m := next(t, answers); string(m.Data) != "small" {
+			t.Fatalf("%q %v", m.Data, m.Header)
+		}
+	}
+	has.drop(small) // half of the requests came to m1, which has it from m2 now
+	for range nodes {
+		m, err := n.Request(fleet.BlobSubject(small), []byte(`{"offset":2}`), 10*time.Second)
+		if err != nil || string(m.Data) != "all" {
+			t.Fatalf("what it learned: %+v, %v", m, err)
 		}
 	}
 	if m, err := n.Request(fleet.BlobSubject(fleet.DigestOf([]byte("x"))), []byte(`{}`), 10*time.Second); err != nil || m.Header.Get(fleet.BlobErrorHeader) != "not_found" {

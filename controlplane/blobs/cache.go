@@ -45,9 +45,9 @@ func (c *cache) group(name fleet.GroupName, epoch uint64) *groupCache {
 	return g
 }
 
-// current reports whether the leaves are what would be derived now.
-func (t *tenantCache) current(allowed []netip.Prefix, challenges []fleet.BundleChallenge) bool {
-	return t != nil && slices.Equal(t.allowed, allowed) && slices.Equal(t.challenges, challenges) && !t.reads.Changed()
+// current reports whether the leaves are what would be derived of v.
+func (t *tenantCache) current(v *state.View, allowed []netip.Prefix, challenges []fleet.BundleChallenge) bool {
+	return t != nil && slices.Equal(t.allowed, allowed) && slices.Equal(t.challenges, challenges) && !t.reads.ChangedIn(v)
 }
 
 // tree returns the tree of one kind: the one before unless a leaf moved.

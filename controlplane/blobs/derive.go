@@ -46,7 +46,7 @@ func derive(v *state.View, g fleet.GroupName, k *keys.Keys, c *cache) (map[fleet
 	for tenant := range v.TenantsOf(g) {
 		id, allowed := tenant.ID, tenant.Spec.AllowedOrigins
 		t := kept.tenants[id]
-		if !t.current(allowed, challenges[id]) {
+		if !t.current(v, allowed, challenges[id]) {
 			before := t
 			t = deriveTenant(v, id, deriver{keys: k, group: key, allowed: allowed, challenges: challenges[id]})
 			for _, kind := range fleet.HeadKinds {

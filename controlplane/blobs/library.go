@@ -115,7 +115,7 @@ func (l *Library) Refresh(v *state.View) error {
 	if l.derived(v) {
 		return l.Err()
 	}
-	started := time.Now()
+	worked := processorTime()
 	trees := map[slot]bundle.Tree{}
 	var errs []error
 	for _, g := range v.Groups() {
@@ -130,9 +130,10 @@ func (l *Library) Refresh(v *state.View) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.index, l.err = v.Index(), errors.Join(errs...)
-	// Trees that take long have a quarter of one processor at work on them while much is written, not all of it.
+	// Trees that take long have a quarter of one processor at work on them while much is written, not all of it. What counts
+	// is the work: on a machine that is busy otherwise, it must not be put off for longer still.
 	now := time.Now()
-	l.due = now.Add(max(breath, 3*time.Since(started)))
+	l.due = now.Add(max(breath, 3*worked()))
 	for s, t := range trees {
 		if old := l.trees[s]; len(old) == 0 || old[0].Root != t.Root {
 			l.trees[s] = replaced(old, t, now)

@@ -101,3 +101,36 @@ func TestARestoreIsSeenByWatchersAndByWhatWasRead(t *testing.T) {
 		t.Error("the view from before the restore changed")
 	}
 }
+
+func TestWhatIsStillMissingHasNotChanged(t *testing.T) {
+	s := state.New()
+	put := func(name fleet.HostName) {
+		tx := s.Write()
+		tx.PutCertificate(fleet.CertificateRecord{Certificate: fleet.Certificate{Host: name, Tenant: "acme", Generation: 1}})
+		tx.Commit()
+	}
+	put("www.a.example.com")
+	v, reads := s.Read().Tracked()
+	v.Certificate("www.a.example.com")
+	v.Certificate("www.missing.example.com")
+	for i := range 300 {
+		put(fleet.HostName(fmt.Sprintf("www.b%d.example.com", i)))
+		if reads.ChangedIn(s.Read()) {
+			t.Fatalf("changed by the certificate of another host, number %d", i)
+		}
+	}
+	if reads.Changed() {
+		t.Error("looked at, it still counts as changed")
+	}
+	put("www.missing.example.com")
+	if !reads.ChangedIn(s.Read()) || !reads.Changed() {
+		t.Error("it is there now, and nothing changed")
+	}
+	v, reads = s.Read().Tracked()
+	v.Certificate("www.missing.example.com")
+	v.Certificate("www.none.example.com")
+	put("www.missing.example.com")
+	if !reads.ChangedIn(s.Read()) {
+		t.Error("it was put again, and nothing changed")
+	}
+}

@@ -22,14 +22,15 @@ type View struct {
 func get[T any](v *View, table Table, index string, args ...any) (T, bool) {
 	var zero T
 	changed, raw, err := v.txn.FirstWatch(string(table), index, args...)
-	v.reads.add(changed)
 	if err != nil {
 		panic(fmt.Sprintf("state: get from %s: %v", table, err)) // only a wrong index name can cause it
 	}
 	row, ok := raw.(*T)
 	if !ok {
+		v.reads.miss(table, index, args, changed)
 		return zero, false
 	}
+	v.reads.add(changed)
 	return *row, true
 }
 

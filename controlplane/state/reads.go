@@ -1,5 +1,7 @@
 package state
 
+import "slices"
+
 // Reads is what was read through a tracked view, for whoever keeps something that was made of it.
 type Reads struct {
 	of      *generation
@@ -59,14 +61,7 @@ func (r *Reads) ChangedIn(v *View) bool {
 }
 
 // found reports whether an object or a list that was there has changed, or the whole state.
-func (r *Reads) found() bool {
-	for _, c := range r.changed {
-		if closed(c) {
-			return true
-		}
-	}
-	return false
-}
+func (r *Reads) found() bool { return slices.ContainsFunc(r.changed, closed) }
 
 func closed(c <-chan struct{}) bool {
 	select {

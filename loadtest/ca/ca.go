@@ -9,7 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -61,7 +61,8 @@ func Run(ctx context.Context, o Options) error {
 	}
 	// What Pebble logs of each request would take more of the machine than the request does; what clients have to know
 	// is in its answers.
-	quiet := log.New(io.Discard, "", 0)
+	quiet := slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+	quiet.SetOutput(io.Discard) // so that nothing is formatted either
 	store := db.NewMemoryStore()
 	const second = 1 // what clients are told to wait between two looks
 	front := wfe.New(quiet, store, va.New(quiet, o.HTTPPort, o.TLSPort, false, o.Resolver, store),

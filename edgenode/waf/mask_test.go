@@ -257,8 +257,19 @@ func everywhere(t *testing.T, secret string) *rules.Set {
 		{Kind: fleet.RuleSensitiveData, Pattern: regexp.QuoteMeta(secret)},
 	}
 	for i, p := range []fleet.Point{
-		{{"uri"}}, {{"path"}}, {{"post"}}, {{"header", "X-NOTE"}}, {{"header", "USER-AGENT"}}, {{"header", "REFERER"}}, {{"get", "c"}}, {{"path", "1"}},
-		{{"post"}, {"json_doc"}, {"hash_all"}}, {{"post"}, {"gzip"}}, {{"get", "n"}, {"base64"}}, {{"get", "p"}}, {{"header_all"}},
+		{{"uri"}},
+		{{"path"}},
+		{{"post"}},
+		{{"header", "X-NOTE"}},
+		{{"header", "USER-AGENT"}},
+		{{"header", "REFERER"}},
+		{{"get", "c"}},
+		{{"path", "1"}},
+		{{"post"}, {"json_doc"}, {"hash_all"}},
+		{{"post"}, {"gzip"}},
+		{{"get", "n"}, {"base64"}},
+		{{"get", "p"}},
+		{{"header_all"}},
 	} {
 		specs = append(specs, fleet.RuleSpec{Kind: fleet.RuleRegex, Pattern: `(?s).+`, Point: p, AttackType: fleet.AttackTypes[2+i]})
 	}

@@ -184,6 +184,7 @@ func Failed(r *request.Request) []fleet.FailCause {
 		case request.ReasonTruncated, request.ReasonTooManyValues, request.ReasonTooDeep, request.ReasonTooLong, request.ReasonInflated:
 			return []fleet.FailCause{fleet.FailOverLimit}
 		case request.ReasonUnparsable, request.ReasonNoParser, request.ReasonEntities: // the engine says what it makes of it
+		case request.ReasonAmbiguousPath: // the proxy refuses it
 		}
 	}
 	return nil

@@ -76,7 +76,7 @@ func (a *API) ruleExplain(_ context.Context, in *RuleExplainInput) (*Body[client
 	out := client.RuleExplanation{Host: h.Name, Note: notManaged, Explanation: set.Explain(rules.Question{
 		Host: h.Spec.Mode, Source: in.Body.Source, Policy: h.Spec.FailPolicy, Request: req, Now: a.o.Now(),
 	})}
-	out.Masks = hideMasked(&out.Explanation, req)
+	out.Masks = hideMasked(&out.Explanation, set.Mask(a.o.Now()), req)
 	return &Body[client.RuleExplanation]{Body: out}, nil
 }
 
@@ -95,8 +95,8 @@ func (a *API) servingHost(tenant fleet.TenantID, name fleet.HostName) (fleet.Hos
 }
 
 // hideMasked marks the points that do not leave a node. The caller wrote the request, and so sees its values.
-func hideMasked(e *rules.Explanation, req *request.Request) []string {
-	m := mask.Default().Apply(req)
+func hideMasked(e *rules.Explanation, masks *mask.Set, req *request.Request) []string {
+	m := masks.Apply(req)
 	for i, v := range req.All() {
 		if i < len(e.Points) {
 			e.Points[i].Masked = m.Hides(v.Point)

@@ -27,6 +27,7 @@ func TestARequestIsExplained(t *testing.T) {
 		"fix":    {Kind: fleet.RuleDisableRule, Rules: []string{"detect"}, Point: fleet.Point{{"get", "text"}}},
 		"stop":   {Kind: fleet.RuleVPatch, Point: fleet.Point{{"get", "stop"}}},
 		"header": {Kind: fleet.RuleResponseHeader, Header: "X-A", Value: "b"},
+		"mask":   {Kind: fleet.RuleSensitiveData, Point: fleet.Point{{"header", "X-NOTE"}}},
 	} {
 		acme.call("POST", path, client.RuleCreate{ID: id, Spec: s}).want(201)
 	}
@@ -43,7 +44,7 @@ func TestARequestIsExplained(t *testing.T) {
 		"/admin/?text=x1": {rules.Setting{Mode: "block", Layer: "location", Rule: "admin"}, "reported", "", []fleet.RuleID{"detect"}},
 	} {
 		var got client.RuleExplanation
-		acme.call("POST", path+"/explain", client.RuleExplain{Request: sample.Request{Host: "www.acme.example", URI: uri, Header: http.Header{"Cookie": {"session=geheim77"}}}}).want(200).into(&got)
+		acme.call("POST", path+"/explain", client.RuleExplain{Request: sample.Request{Host: "www.acme.example", URI: uri, Header: http.Header{"Cookie": {"session=geheim77"}, "X-Note": {"ours"}}}}).want(200).into(&got)
 		if got.Mode != want.mode || got.Outcome != want.outcome || got.Reason != want.reason || got.Host != "*.acme.example" || got.Note == "" {
 			t.Errorf("%s: %+v", uri, got)
 		}
@@ -57,12 +58,12 @@ func TestARequestIsExplained(t *testing.T) {
 		if diff := cmp.Diff(want.fired, fired); diff != "" {
 			t.Errorf("%s: %s", uri, diff)
 		}
-		masked := false
+		masked := map[string]bool{}
 		for _, p := range got.Points {
-			masked = masked || p.Masked && strings.HasPrefix(p.Point, "header.COOKIE")
+			masked[p.Point] = p.Masked
 		}
-		if !masked || len(got.Masks) == 0 {
-			t.Errorf("%s: the cookie is not masked", uri)
+		if !masked["header.COOKIE"] || !masked["header.X-NOTE"] || masked["path"] || len(got.Masks) == 0 {
+			t.Errorf("%s: masked are %v", uri, masked)
 		}
 	}
 	var got client.RuleExplanation

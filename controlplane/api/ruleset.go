@@ -43,7 +43,7 @@ func (a *API) ruleUpdate(ctx context.Context, in *RuleUpdateInput) (*Body[fleet.
 const inspected = 128 << 10
 
 // notManaged is said with each explanation.
-const notManaged = "the managed rules are judged by nodes, not here: a node's own 'edgenode explain' includes them"
+const notManaged = "the managed rules are judged by the nodes alone: what they find in this request is not in this explanation"
 
 // RuleExplainInput asks how a request is judged.
 type RuleExplainInput struct {

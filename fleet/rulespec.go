@@ -107,9 +107,16 @@ type field struct {
 
 func (s RuleSpec) fields() []field {
 	return []field{
-		{"point", len(s.Point) > 0}, {"pattern", s.Pattern != ""}, {"attack_type", s.AttackType != ""}, {"experimental", s.Experimental},
-		{"attack_types", len(s.AttackTypes) > 0}, {"rules", len(s.Rules) > 0}, {"mode", s.Mode != ""},
-		{"header", s.Header != ""}, {"value", s.Value != ""}, {"page", s.Page != nil},
+		{"point", len(s.Point) > 0},
+		{"pattern", s.Pattern != ""},
+		{"attack_type", s.AttackType != ""},
+		{"experimental", s.Experimental},
+		{"attack_types", len(s.AttackTypes) > 0},
+		{"rules", len(s.Rules) > 0},
+		{"mode", s.Mode != ""},
+		{"header", s.Header != ""},
+		{"value", s.Value != ""},
+		{"page", s.Page != nil},
 	}
 }
 

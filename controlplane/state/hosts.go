@@ -16,13 +16,15 @@ const (
 	indexReversed = "reversed"
 	indexConsul   = "consul"
 	indexDeleting = "deleting"
+	indexRegions  = "regions"
 )
 
 func hostsTable() *memdb.TableSchema {
 	return table(Hosts, field("Name"), by(indexTenant, "Tenant"),
 		&memdb.IndexSchema{Name: indexReversed, Unique: true, Indexer: reversedName{}},
-		&memdb.IndexSchema{Name: indexConsul, Unique: true, AllowMissing: true, Indexer: withService{}},
-		&memdb.IndexSchema{Name: indexDeleting, Unique: true, AllowMissing: true, Indexer: deleting{}})
+		&memdb.IndexSchema{Name: indexConsul, Unique: true, AllowMissing: true, Indexer: those(withService)},
+		&memdb.IndexSchema{Name: indexDeleting, Unique: true, AllowMissing: true, Indexer: those(deleting)},
+		&memdb.IndexSchema{Name: indexRegions, Unique: true, AllowMissing: true, Indexer: those(inRegions)})
 }
 
 // reversed is a name label by label from the right, so that all names below one have what it begins with in common.
@@ -50,41 +52,31 @@ func (reversedName) FromArgs(args ...any) ([]byte, error) { return nameOf(args) 
 // PrefixFromArgs implements memdb.PrefixIndexer.
 func (reversedName) PrefixFromArgs(args ...any) ([]byte, error) { return nameOf(args) }
 
-// withService indexes the hosts by name of which an origin is a Consul service: few, of hosts that may be many.
-type withService struct{}
+// those indexes, by name, the hosts that it holds for: few, of hosts that may be many.
+type those func(*fleet.Host) bool
 
 // FromObject implements memdb.SingleIndexer.
-func (withService) FromObject(raw any) (bool, []byte, error) {
+func (holds those) FromObject(raw any) (bool, []byte, error) {
 	h, ok := raw.(*fleet.Host)
 	if !ok {
 		return false, nil, fmt.Errorf("%T is no host", raw)
 	}
-	if h.Deleting() || !slices.ContainsFunc(h.Spec.Origins, fleet.Origin.IsConsul) {
+	if !holds(h) {
 		return false, nil, nil // nil, else memdb takes what it knew for what is still there
 	}
 	return true, []byte(h.Name), nil
 }
 
 // FromArgs implements memdb.Indexer.
-func (withService) FromArgs(args ...any) ([]byte, error) { return nameOf(args) }
+func (those) FromArgs(args ...any) ([]byte, error) { return nameOf(args) }
 
-// deleting indexes the hosts by name that are being deleted.
-type deleting struct{}
-
-// FromObject implements memdb.SingleIndexer.
-func (deleting) FromObject(raw any) (bool, []byte, error) {
-	h, ok := raw.(*fleet.Host)
-	if !ok {
-		return false, nil, fmt.Errorf("%T is no host", raw)
-	}
-	if !h.Deleting() {
-		return false, nil, nil
-	}
-	return true, []byte(h.Name), nil
+func withService(h *fleet.Host) bool {
+	return !h.Deleting() && slices.ContainsFunc(h.Spec.Origins, fleet.Origin.IsConsul)
 }
 
-// FromArgs implements memdb.Indexer.
-func (deleting) FromArgs(args ...any) ([]byte, error) { return nameOf(args) }
+func deleting(h *fleet.Host) bool { return h.Deleting() }
+
+func inRegions(h *fleet.Host) bool { return !h.Deleting() && len(h.Spec.Regions) > 0 }
 
 func nameOf(args []any) ([]byte, error) {
 	if len(args) == 1 {
@@ -122,3 +114,6 @@ func (v *View) HostsWithServices() []fleet.Host { return list[fleet.Host](v, Hos
 
 // HostsDeleting lists the hosts that are being deleted.
 func (v *View) HostsDeleting() []fleet.Host { return list[fleet.Host](v, Hosts, indexDeleting) }
+
+// HostsInRegions lists the hosts that are bound to regions, but for those that are being deleted.
+func (v *View) HostsInRegions() []fleet.Host { return list[fleet.Host](v, Hosts, indexRegions) }

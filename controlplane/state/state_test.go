@@ -400,6 +400,9 @@ func TestHostsAreListedByWhatTheyAreBelowAndWhatTheyName(t *testing.T) {
 			tx.PutHost(host(n, "https://203.0.113.1"))
 		}
 		tx.PutHost(host("svc.example", "consul://web"))
+		bound := host("eu.example", "https://203.0.113.1")
+		bound.Spec.Regions = []fleet.RegionName{"eu"}
+		tx.PutHost(bound)
 	})
 	is := func(what string, got []fleet.Host, want ...fleet.HostName) {
 		t.Helper()
@@ -412,13 +415,19 @@ func TestHostsAreListedByWhatTheyAreBelowAndWhatTheyName(t *testing.T) {
 		}
 	}
 	is("below shop.example", slices.Collect(v.HostsBelow("shop.example")), "a.shop.example", "b.a.shop.example")
-	is("below example", slices.Collect(v.HostsBelow("example")), "shop.example", "a.shop.example", "b.a.shop.example", "ashop.example", "svc.example")
+	is("below example", slices.Collect(v.HostsBelow("example")), "shop.example", "a.shop.example", "b.a.shop.example", "ashop.example", "svc.example", "eu.example")
+	is("in regions", v.HostsInRegions(), "eu.example")
 	is("with a service", v.HostsWithServices(), "svc.example")
 	v = write(func(tx *state.Tx) {
 		tx.PutHost(host("svc.example", "https://203.0.113.1"))
 		tx.PutHost(host("a.shop.example", "consul://web"))
 		tx.DeleteHost("b.a.shop.example")
+		tx.PutHost(host("eu.example", "https://203.0.113.1"))
+		bound := host("us.example", "https://203.0.113.1")
+		bound.Spec.Regions = []fleet.RegionName{"us"}
+		tx.PutHost(bound)
 	})
+	is("in regions, another", v.HostsInRegions(), "us.example")
 	is("below shop.example, one deleted", slices.Collect(v.HostsBelow("shop.example")), "a.shop.example")
 	is("with a service, others", v.HostsWithServices(), "a.shop.example")
 }

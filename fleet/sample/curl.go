@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/edgefleet/edgefleet/fleet"
@@ -69,7 +70,7 @@ func (c *curl) take(words []string) (rest []string, err error) {
 	case len(word) > 2: // short options may stand together, the last with its value
 		name, value, joined = word[:2], word[2:], true
 	}
-	if in(plain, name) {
+	if slices.Contains(plain, name) {
 		if joined {
 			return append([]string{"-" + value}, rest...), nil
 		}
@@ -90,7 +91,7 @@ func (c *curl) take(words []string) (rest []string, err error) {
 		return rest, nil
 	}
 	long, known := longName(name)
-	if !known && !in(aside, name) {
+	if !known && !slices.Contains(aside, name) {
 		return nil, fleet.Invalid("curl", "the option %.40q of curl is not understood here: write the request to a file as it goes over the wire, and give that with --request", name)
 	}
 	if !joined {
@@ -103,15 +104,6 @@ func (c *curl) take(words []string) (rest []string, err error) {
 		return rest, nil
 	}
 	return rest, c.set(long, value)
-}
-
-func in(list []string, s string) bool {
-	for _, l := range list {
-		if l == s {
-			return true
-		}
-	}
-	return false
 }
 
 func longName(name string) (string, bool) {
@@ -317,17 +309,17 @@ func escape(s string) (text string, width int) {
 	if at := strings.IndexByte(`abefnrtv`, s[0]); at >= 0 {
 		return "\a\b\x1b\f\n\r\t\v"[at : at+1], 1
 	}
-	digits, max := 0, 0
+	digits, most := 0, 0
 	switch s[0] {
 	case 'x':
-		max = 2
+		most = 2
 	case 'u':
-		max = 4
+		most = 4
 	default:
 		return s[:1], 1
 	}
 	n := rune(0)
-	for digits < max && digits+1 < len(s) {
+	for digits < most && digits+1 < len(s) {
 		v := strings.IndexByte("0123456789abcdef", s[digits+1]|0x20)
 		if v < 0 {
 			break

@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	// pause bounds how often sets are looked at, hostsPause how often all hosts are.
+	// pause bounds how often sets are looked at, hostsPause how often the hosts are that are bound to regions.
 	pause      = 50 * time.Millisecond
 	hostsPause = time.Second
 	// batch bounds the sets of one command.
@@ -103,10 +103,7 @@ func (l *Loop) refresh(w *wanted) time.Time {
 	for _, t := range v.Tenants() {
 		groups[t.ID] = t.Spec.Group
 	}
-	for _, h := range v.Hosts() {
-		if len(h.Spec.Regions) == 0 || h.Deleting() {
-			continue
-		}
+	for _, h := range v.HostsInRegions() {
 		g := groups[h.Tenant]
 		key := fleet.DNSSetKey(g, h.Spec.Regions)
 		if _, ok := w.sets[key]; !ok && len(w.sets) < fleet.MaxDNSSets {

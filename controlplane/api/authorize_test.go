@@ -174,7 +174,7 @@ func TestEveryMutationLeavesOneAuditEntry(t *testing.T) {
 		{"cert-revoke", nil, "POST", "/v1/tenants/red/hosts/a.example.com/certificate/revoke", client.CertificateRevoke{}, nil},
 		{"rule-create", nil, "POST", "/v1/tenants/red/rules", rule, nil},
 		{"rule-test", nil, "POST", "/v1/tenants/red/rules/test", client.RuleTest{URL: "https://a.example.com/?q=xx"}, nil},
-		{"rule-update", nil, "PUT", "/v1/tenants/red/rules/r1", client.RuleUpdate{Spec: fleet.RuleSpec{Kind: fleet.RuleRegex, Pattern: "yy", AttackType: fleet.AttackCustom}}, nil},
+		{"rule-update", func() as { return op.with("If-Match", "*") }, "PUT", "/v1/tenants/red/rules/r1", client.RuleUpdate{Spec: fleet.RuleSpec{Kind: fleet.RuleRegex, Pattern: "yy", AttackType: fleet.AttackCustom}}, nil},
 		{"rule-explain", nil, "POST", "/v1/tenants/red/rules/explain", client.RuleExplain{Request: sample.Request{Host: "a.example.com"}}, nil},
 		{"rule-impact", nil, "POST", "/v1/tenants/red/rules/impact", client.RuleImpact{Spec: fleet.RuleSpec{Kind: fleet.RuleDisableRule, Rules: []string{"942100"}}}, nil},
 		{"rule-import", nil, "POST", "/v1/tenants/red/rules/import", client.RuleImport{Rules: []client.RuleEntry{{ID: "r2", RuleSpec: fleet.RuleSpec{Kind: fleet.RuleMode, Mode: fleet.ModeBlock}}}}, nil},

@@ -135,7 +135,6 @@ func (a *API) ruleImport(ctx context.Context, in *RuleImportInput) (*Body[client
 		old, known := current[e.ID]
 		switch {
 		case known && sameSpec(old.Spec, e.RuleSpec):
-			out.Unchanged++
 			continue
 		case known:
 			out.Changed = append(out.Changed, e.ID)
@@ -153,6 +152,7 @@ func (a *API) ruleImport(ctx context.Context, in *RuleImportInput) (*Body[client
 			bundle = append(bundle, fleet.BundleRule{ID: r.ID, Spec: r.Spec})
 		}
 	}
+	out.Unchanged = len(current) - len(out.Changed) - len(out.Deleted)
 	cmd.Delete = out.Deleted
 	if _, err := rules.Admit(bundle); err != nil {
 		return nil, err
@@ -160,8 +160,8 @@ func (a *API) ruleImport(ctx context.Context, in *RuleImportInput) (*Body[client
 	if in.Body.DryRun || len(cmd.Put)+len(cmd.Delete) == 0 {
 		return &Body[client.RuleImported]{Body: out}, nil
 	}
-	_, err := propose[command.RulesImported](ctx, a, cmd)
-	return &Body[client.RuleImported]{Body: out}, err
+	done, err := propose[command.RulesImported](ctx, a, cmd)
+	return &Body[client.RuleImported]{Body: client.RuleImported{Added: done.Added, Changed: done.Changed, Deleted: done.Deleted, Unchanged: done.Unchanged}}, err
 }
 
 // sameSpec compares what two specs say; an empty list is none.

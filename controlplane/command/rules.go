@@ -21,9 +21,12 @@ type (
 		ID   fleet.RuleID   `json:"id"`
 		Spec fleet.RuleSpec `json:"spec"`
 	}
-	// RulesImported is what changed; it is also what the audit log keeps, beside the rules before and after.
+	// RulesImported says which rules were written and deleted, and how many of the tenant's are as they were.
 	RulesImported struct {
-		Rules []fleet.Rule `json:"rules,omitempty"`
+		Added     []fleet.RuleID `json:"added"`
+		Changed   []fleet.RuleID `json:"changed"`
+		Deleted   []fleet.RuleID `json:"deleted"`
+		Unchanged int            `json:"unchanged"`
 	}
 )
 

@@ -5,6 +5,11 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
+// auditedRules is what the audit log keeps of an import: the rules that it wrote or deleted, before and after.
+type auditedRules struct {
+	Rules []fleet.Rule `json:"rules,omitempty"`
+}
+
 // rulesImport checks everything before it writes anything.
 func (p *processor) rulesImport(b *command.RulesImport) (any, error) {
 	if _, known := p.tx.Tenant(b.Tenant); !known {
@@ -19,7 +24,8 @@ func (p *processor) rulesImport(b *command.RulesImport) (any, error) {
 	if b.Base != nil && *b.Base != (command.RulesBase{Count: len(current), Revision: last}) {
 		return nil, fleet.NewError(fleet.ErrChanged, "rules", "the rules of tenant %s changed meanwhile: import again", b.Tenant)
 	}
-	var before, after command.RulesImported
+	out := command.RulesImported{Added: []fleet.RuleID{}, Changed: []fleet.RuleID{}, Deleted: append([]fleet.RuleID{}, b.Delete...)}
+	var before, after auditedRules
 	gone := map[fleet.RuleID]bool{}
 	for _, id := range b.Delete {
 		r, ok := current[id]
@@ -29,7 +35,7 @@ func (p *processor) rulesImport(b *command.RulesImport) (any, error) {
 		gone[id] = true
 		before.Rules = append(before.Rules, r)
 	}
-	added, put := 0, map[fleet.RuleID]bool{}
+	put := map[fleet.RuleID]bool{}
 	for _, e := range b.Put {
 		old, ok := current[e.ID]
 		if put[e.ID] || gone[e.ID] {
@@ -38,8 +44,9 @@ func (p *processor) rulesImport(b *command.RulesImport) (any, error) {
 		put[e.ID] = true
 		if ok {
 			before.Rules = append(before.Rules, old)
+			out.Changed = append(out.Changed, e.ID)
 		} else {
-			added++
+			out.Added = append(out.Added, e.ID)
 			if _, taken := p.tx.Rule(e.ID); taken {
 				return nil, fleet.NewError(fleet.ErrConflict, "id", "rule id %s is taken: choose another one", e.ID)
 			}
@@ -50,7 +57,7 @@ func (p *processor) rulesImport(b *command.RulesImport) (any, error) {
 		}
 		after.Rules = append(after.Rules, r)
 	}
-	if n := len(current) + added - len(b.Delete); n > fleet.MaxRulesPerTenant {
+	if n := len(current) + len(out.Added) - len(out.Deleted); n > fleet.MaxRulesPerTenant {
 		return nil, fleet.NewError(fleet.ErrTooLarge, "rules", "tenant %s would have %d rules; the limit is %d", b.Tenant, n, fleet.MaxRulesPerTenant)
 	}
 	for _, id := range b.Delete {
@@ -59,5 +66,6 @@ func (p *processor) rulesImport(b *command.RulesImport) (any, error) {
 	for _, r := range after.Rules {
 		p.tx.PutRule(r)
 	}
-	return after, p.audit(b, "rules/"+string(b.Tenant), b.Tenant, before, after)
+	out.Unchanged = len(current) - len(out.Changed) - len(out.Deleted)
+	return out, p.audit(b, "rules/"+string(b.Tenant), b.Tenant, before, after)
 }

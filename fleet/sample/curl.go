@@ -329,7 +329,7 @@ func escape(s string) (text string, width int) {
 	switch {
 	case digits == 0:
 		return s[:1], 1
-	case max == 2:
+	case most == 2:
 		return string([]byte{byte(n)}), 1 + digits
 	}
 	return string(n), 1 + digits

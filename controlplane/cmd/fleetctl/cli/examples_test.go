@@ -59,7 +59,7 @@ func TestEveryCommandHasAnExampleThatIsItsOwn(t *testing.T) {
 func TestNamesOfWhatExistsAreCompleted(t *testing.T) {
 	// What is new has no name yet; files are completed by the shell; an event is one of very many.
 	others := []string{
-		"cluster add", "tenant add", "host add", "user add", "role create", "group add", "event show", "attack show", "event export", "audit key", "audit export", "audit verify",
+		"cluster add", "tenant add", "host add", "user add", "role create", "group add", "event show", "attack show", "event export", "rule import", "audit key", "audit export", "audit verify",
 		"cluster snapshot save", "cluster snapshot inspect", "cluster snapshot restore",
 	}
 	for name, c := range leaves(t) {

@@ -130,11 +130,13 @@ func (f *wholeFleet) stop() error {
 func (f *wholeFleet) operator(t *testing.T) *client.Client { return f.client(t, f.Token) }
 func (f *wholeFleet) tenant(t *testing.T) *client.Client   { return f.client(t, f.TenantToken) }
 
-func (f *wholeFleet) client(t *testing.T, token string) *client.Client {
+// client is one of the members at addrs; none means of all.
+func (f *wholeFleet) client(t *testing.T, token string, addrs ...string) *client.Client {
 	t.Helper()
-	var addrs []string
-	for _, m := range f.Members {
-		addrs = append(addrs, m.API)
+	if len(addrs) == 0 {
+		for _, m := range f.Members {
+			addrs = append(addrs, m.API)
+		}
 	}
 	c, err := client.New(client.Options{Addrs: addrs, Token: token, CACert: read(t, f.CACert), Timeout: 10 * time.Second})
 	if err != nil {

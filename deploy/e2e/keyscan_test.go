@@ -108,6 +108,8 @@ func (s *secrets) hears() {
 var unread = map[string]string{
 	"/v1/approvals/{id}":                  "there is no approval",
 	"/v1/cluster/audit/segments/{digest}": "there are no segments yet; their files are scanned",
+	"/v1/cluster/events/held":             "for members; it has numbers alone",
+	"/v1/cluster/events/part":             "for members; it has what the list of events has",
 	"/v1/drills/{id}":                     "there was no drill",
 	"/v1/edge/blobs/{digest}":             "for nodes; the same bytes are captured on the bus",
 	"/v1/tenants/{tenant}/events:tail":    "it does not end; it has what the list has",

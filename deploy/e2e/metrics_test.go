@@ -19,7 +19,8 @@ import (
 
 // unprovoked are the rows that show only after a failure which nobody can cause from outside, and the test that does.
 var unprovoked = map[string]string{
-	"edgefleet_waf_errors_total": "edgenode/waf, a panic while judging",
+	"edgefleet_waf_errors_total":      "edgenode/waf, a panic while judging",
+	"edgefleet_waf_rule_panics_total": "edgenode/waf, a panic of a tenant's rule",
 }
 
 // scrape reads /metrics of a process.

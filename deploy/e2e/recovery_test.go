@@ -25,6 +25,8 @@ type disaster struct {
 	control  devfleet.Control
 	visitors []visitor
 	recovery string
+	// page is of the last attack that followed saw arrive.
+	page string
 	// stop ends the visits; visits counts those that were answered, failed keeps those that were not.
 	stop   context.CancelFunc
 	done   sync.WaitGroup
@@ -152,9 +154,9 @@ func (d *disaster) followed(before uint64) (incarnation uint64) {
 	for _, v := range d.visitors {
 		v.wants(d.t, http.StatusForbidden, "/?say="+word)
 	}
-	page := marker("attack")
-	d.visitors[0].wants(d.t, http.StatusForbidden, attack(page))
-	await(d.t, "the event arrives", func() bool { _, ok := eventOf(d.t, tenant, d.Tenant, page); return ok })
+	d.page = marker("attack")
+	d.visitors[0].wants(d.t, http.StatusForbidden, attack(d.page))
+	await(d.t, "the event arrives", func() bool { _, ok := eventOf(d.t, tenant, d.Tenant, d.page); return ok })
 	return last.Version.Incarnation
 }
 
@@ -215,6 +217,10 @@ func TestTrafficDoesNotNoticeThatTheControlPlaneIsLostAndBroughtBack(t *testing.
 		return voters == 3
 	})
 	d.ctl("audit", "verify")
+	for _, m := range d.Members[1:] {
+		alone := d.client(t, d.TenantToken, m.API)
+		await(t, m.ID+" has fetched the event of before it joined", func() bool { _, ok := eventOf(t, alone, d.Tenant, d.page); return ok })
+	}
 
 	// Two of three members are lost for ever.
 	d.do("kill", "m2", "m3")

@@ -268,6 +268,7 @@ func TestOfHeadsThatComeFasterThanTheyAreAppliedTheNewestIsNext(t *testing.T) {
 		st.mu.Unlock()
 		for n := 1; n <= 100; n++ {
 			send(group.HeadSubject(), n)
+			synctest.Wait() // the first is taken alone
 			if n == 1 || n == 50 {
 				send(node.HeadSubject(), 1000+n)
 			}

@@ -35,7 +35,7 @@ type RepairOptions struct {
 const (
 	repairEvery = 15 * time.Second
 	repairPause = 50 * time.Millisecond
-	// compareRounds is how many rounds there are from one comparison with the other members to the next.
+	// compareRounds is how many rounds there are from one complete comparison with the other members to the next.
 	compareRounds = 20
 	// quietFor is how long a boot must have been silent at the other member to be compared: what is on its way is not missing.
 	quietFor = time.Minute
@@ -84,8 +84,7 @@ func (r *Repair) Run(ctx context.Context) error {
 	for round := 0; ctx.Err() == nil; round++ {
 		var err error
 		if round%compareRounds == 0 || !complete {
-			err = r.compare(ctx)
-			complete = err == nil
+			complete, err = r.compare(ctx)
 		}
 		if fillErr := r.fill(ctx); fillErr != nil {
 			err = fillErr
@@ -99,35 +98,43 @@ func (r *Repair) Run(ctx context.Context) error {
 	return nil
 }
 
-// compare notes what other members hold of silent boots and this one does not.
-func (r *Repair) compare(ctx context.Context) error {
-	var failed error
+// compare notes what other members hold of silent boots and this one does not. It is not complete while there are
+// boots that speak still.
+func (r *Repair) compare(ctx context.Context) (complete bool, err error) {
+	complete = true
 	for _, other := range r.o.Peers.Others() {
-		if err := r.compareWith(ctx, other); err != nil {
-			failed = fmt.Errorf("compare events with member %s: %w", other, err)
+		all, failed := r.compareWith(ctx, other)
+		if failed != nil {
+			err = fmt.Errorf("compare events with member %s: %w", other, failed)
 		}
+		complete = complete && all
 	}
-	return failed
+	return complete, err
 }
 
-func (r *Repair) compareWith(ctx context.Context, other fleet.MemberID) error {
+func (r *Repair) compareWith(ctx context.Context, other fleet.MemberID) (complete bool, err error) {
+	complete = true
 	for after := (Held{}); ; {
 		page, err := r.o.Peers.Held(ctx, other, after)
 		if err != nil {
-			return err
+			return false, err
 		}
 		for _, h := range page {
 			k := bootKey{h.Node, h.Boot}
-			if fleet.ValidateID("node_id", h.Node) != nil || fleet.ValidateID("boot", h.Boot) != nil || r.o.Store.o.Now().Sub(h.Updated) < quietFor || h.Through <= r.compared[k] {
+			if fleet.ValidateID("node_id", h.Node) != nil || fleet.ValidateID("boot", h.Boot) != nil || h.Through <= r.compared[k] {
+				continue
+			}
+			if r.o.Store.o.Now().Sub(h.Updated) < quietFor {
+				complete = false
 				continue
 			}
 			if err := r.o.Store.note(ctx, Span{h.Node, h.Boot, 1, h.Through}); err != nil {
-				return err
+				return false, err
 			}
 			r.compared[k] = h.Through
 		}
 		if len(page) < heldPage {
-			return nil
+			return complete, nil
 		}
 		after = page[len(page)-1]
 	}

@@ -217,6 +217,8 @@ func TestTrafficDoesNotNoticeThatTheControlPlaneIsLostAndBroughtBack(t *testing.
 		return voters == 3
 	})
 	d.ctl("audit", "verify")
+	// What a node sends next says that this member lacks what was before.
+	d.visitors[0].wants(t, http.StatusForbidden, attack(marker("later")))
 	for _, m := range d.Members[1:] {
 		alone := d.client(t, d.TenantToken, m.API)
 		await(t, m.ID+" has fetched the event of before it joined", func() bool { _, ok := eventOf(t, alone, d.Tenant, d.page); return ok })

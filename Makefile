@@ -51,7 +51,7 @@ test: build ## run every test
 	go test -p 1 -timeout 20m ./...
 
 # The runs of whole fleets differ in what they look at more than in the code that runs: those that play the most are repeated.
-RACE_FLEETS := TestStory|TestEveryCommandOfTheRunbook|TestTrafficDoesNotNotice|TestTheKeyEncryptionKeyIsRotated
+RACE_FLEETS := TestStory|TestEveryCommandOfTheRunbook|TestTrafficDoesNotNotice
 race: build ## run the tests under the race detector: every package, and whole fleets' most eventful runs
 	go test -race -p 1 -timeout 30m $$(go list ./... | grep -v -e /deploy/e2e$$ -e /loadtest/cmd/loadtest$$)
 	go test -race -timeout 20m -run '$(RACE_FLEETS)' ./deploy/e2e

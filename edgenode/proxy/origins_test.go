@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,12 +21,23 @@ import (
 	"github.com/edgefleet/edgefleet/fleet"
 )
 
-// closedPort is an endpoint that refuses connections.
+// closedPort is an endpoint that refuses connections. Its port is taken, so that nobody listens there meanwhile.
 func closedPort(t *testing.T) fleet.Endpoint {
 	t.Helper()
-	l := listen(t)
-	_ = l.Close()
-	return endpoint(t, "http", l.Addr())
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	bound, ok := name.(*syscall.SockaddrInet4)
+	if err != nil || !ok {
+		t.Fatalf("%v: %v", name, err)
+	}
+	return endpoint(t, "http", &net.TCPAddr{IP: bound.Addr[:], Port: bound.Port})
 }
 
 // silent is an endpoint that accepts and never answers.

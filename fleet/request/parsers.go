@@ -33,60 +33,33 @@ const (
 // formatNames are the names of the formats in points.
 var formatNames = [formats]string{"gzip", "form_urlencoded", "multipart", "json_doc", "xml", "gql", "cookie", "jwt", "base64", "percent"}
 
-// applies says whether n claims, or seems, to have the format, so that it is parsed without being asked for.
-func (f format) applies(n *node) bool {
+// functions are what there is for a format. The first says whether a value claims, or seems, to have it, so that it is parsed
+// without being asked for; the second adds what it finds below a value, and its error means that it does not have the format.
+func (f format) functions() (applies func(*node) bool, parse func(*builder, node) error) {
 	switch f {
 	case parsesGzip:
-		return isGzip(n)
+		return isGzip, parseGzip
 	case parsesForm:
-		return isForm(n)
+		return isForm, parseForm
 	case parsesMultipart:
-		return isMultipart(n)
+		return isMultipart, parseMultipart
 	case parsesJSON:
-		return isJSON(n)
+		return isJSON, parseJSON
 	case parsesXML:
-		return isXML(n)
+		return isXML, parseXML
 	case parsesGraphQL:
-		return isGraphQL(n)
+		return isGraphQL, parseGraphQL
 	case parsesCookie:
-		return isCookie(n)
+		return isCookie, parseCookie
 	case parsesJWT:
-		return isJWT(n)
+		return isJWT, parseJWT
 	case parsesBase64:
-		return isBase64(n)
+		return isBase64, parseBase64
 	case parsesPercent:
-		return isPercent(n)
+		return isPercent, parsePercent
 	case formats:
 	}
-	return false
-}
-
-// parse adds what it finds below n. An error means that n does not have the format.
-func (f format) parse(b *builder, n node) error {
-	switch f {
-	case parsesGzip:
-		return parseGzip(b, n)
-	case parsesForm:
-		return parseForm(b, n)
-	case parsesMultipart:
-		return parseMultipart(b, n)
-	case parsesJSON:
-		return parseJSON(b, n)
-	case parsesXML:
-		return parseXML(b, n)
-	case parsesGraphQL:
-		return parseGraphQL(b, n)
-	case parsesCookie:
-		return parseCookie(b, n)
-	case parsesJWT:
-		return parseJWT(b, n)
-	case parsesBase64:
-		return parseBase64(b, n)
-	case parsesPercent:
-		return parsePercent(b, n)
-	case formats:
-	}
-	return errOther
+	panic("no format") // not reached: formats are the constants above
 }
 
 // errStop ends a parser that ran into a limit, which is already recorded.
@@ -96,7 +69,8 @@ var errStop = errors.New("limit reached")
 func (b *builder) expand(n *node, at int) {
 	parsed := false
 	for f := range formats {
-		if !f.applies(n) && !b.wants(n, f) {
+		applies, parse := f.functions()
+		if !applies(n) && !b.wants(n, f) {
 			continue
 		}
 		parsed = true
@@ -105,7 +79,7 @@ func (b *builder) expand(n *node, at int) {
 			return
 		}
 		b.r.parsed[at] |= 1 << f
-		if err := f.parse(b, *n); err != nil && !errors.Is(err, errStop) && !errors.Is(err, errOther) {
+		if err := parse(b, *n); err != nil && !errors.Is(err, errStop) && !errors.Is(err, errOther) {
 			b.problem(n.Point, ReasonUnparsable)
 		}
 		if f == parsesGzip && n.media.gzip {

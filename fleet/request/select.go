@@ -86,7 +86,8 @@ func (r *Request) demand(p fleet.Point) *Request {
 			if format(f) == parsesMultipart {
 				n.media = mediaOf(r.in.Header)
 			}
-			_ = format(f).parse(b, n) // what is not in the format that a rule asks for has no value there
+			_, parse := format(f).functions()
+			_ = parse(b, n) // what is not in the format that a rule asks for has no value there
 		}
 	}
 	if b == nil {

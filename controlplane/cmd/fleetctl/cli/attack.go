@@ -34,12 +34,8 @@ func (a *app) attackList() *cobra.Command {
 		if *kind != "" {
 			q.Set("type", *kind)
 		}
-		if *since != "" {
-			t, err := a.parseTime(cmd, *since)
-			if err != nil {
-				return err
-			}
-			q.Set("since", t.UTC().Format(time.RFC3339))
+		if err := a.setTime(cmd, q, "since", *since); err != nil {
+			return err
 		}
 		n, err := limitOf(cmd, *limit, *all)
 		if err != nil {

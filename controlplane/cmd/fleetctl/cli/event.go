@@ -38,12 +38,8 @@ func (a *app) eventList() *cobra.Command {
 				q.Set(name, v)
 			}
 		}
-		if *since != "" {
-			t, err := a.parseTime(cmd, *since)
-			if err != nil {
-				return err
-			}
-			q.Set("since", t.UTC().Format(time.RFC3339))
+		if err := a.setTime(cmd, q, "since", *since); err != nil {
+			return err
 		}
 		n, err := limitOf(cmd, *limit, *all)
 		if err != nil {
@@ -60,6 +56,18 @@ func (a *app) eventList() *cobra.Command {
 		})
 	}
 	return cmd
+}
+
+// setTime sets a parameter to the time that a flag gives; an empty one is not set.
+func (a *app) setTime(cmd *cobra.Command, q url.Values, name, text string) error {
+	if text == "" {
+		return nil
+	}
+	t, err := a.parseTime(cmd, text)
+	if err == nil {
+		q.Set(name, t.UTC().Format(time.RFC3339))
+	}
+	return err
 }
 
 // limitOf is how many items --limit and --all ask for; 0 means all.

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -75,14 +74,9 @@ func (a *app) timeFlags(cmd *cobra.Command) func(url.Values) error {
 	until := cmd.Flags().String("until", "", "before, likewise")
 	return func(q url.Values) error {
 		for name, text := range map[string]string{"since": *since, "until": *until} {
-			if text == "" {
-				continue
-			}
-			t, err := a.parseTime(cmd, text)
-			if err != nil {
+			if err := a.setTime(cmd, q, name, text); err != nil {
 				return err
 			}
-			q.Set(name, t.UTC().Format(time.RFC3339))
 		}
 		return nil
 	}
